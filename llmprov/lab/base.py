@@ -1,0 +1,112 @@
+"""The base tree that the hosts of one Debian release share, built once by mmdebstrap."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from llmprov.errors import LabError
+from llmprov.lab import machine
+
+RELEASES = ("bookworm", "trixie")
+
+#: A bare host as an administrator gets one: it boots, answers on SSH and has sudo. No Python.
+PACKAGES = (
+    "ca-certificates",
+    "dbus",
+    "iproute2",
+    "libpam-systemd",
+    "openssh-server",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
+    "udev",
+)
+
+NETWORK_UNITS = ("systemd-networkd.service", "ssh.service")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@cache
+def _recipe(release: str) -> tuple[list[str], str, list[Path]]:
+    """Everything that goes into a tree: apt sources, apt's proxy settings, certificates."""
+    if release not in RELEASES:
+        raise LabError(f"a lab has hosts of {' or '.join(RELEASES)}, and {release!r} was asked for")
+    return machine.apt_sources(release), machine.apt_proxy_settings(), machine.certificates()
+
+
+def base_path(root: Path, release: str) -> Path:
+    """Where the tree of `release` lies: its name carries a digest of its recipe, so a changed machine gets a new tree."""
+    sources, proxies, certificates = _recipe(release)
+    text = "\n".join([*sources, *PACKAGES, proxies, *(c.read_text("utf-8") for c in certificates)])
+    return root / f"{release}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def ensure_base(root: Path, release: str) -> Path:
+    """Build the base tree for `release` under `root` unless it is there, and return its path.
+
+    Raises:
+        LabError: mmdebstrap failed; nothing half-built is left.
+    """
+    tree = base_path(root, release)
+    with _locked(root / f".{release}.lock"):
+        if not tree.exists():
+            building = tree.with_suffix(".new")
+            shutil.rmtree(building, ignore_errors=True)
+            try:
+                _build(building, release)
+                _finish(building, release)
+                building.rename(tree)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+    return tree
+
+
+def _build(tree: Path, release: str) -> None:
+    machine.run(
+        "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--variant=minbase",
+        "--skip=cleanup/apt/lists",  # hosts then install at once, as a machine in use does
+        f"--include={','.join(PACKAGES)}",
+        release,
+        str(tree),
+        "-",
+        stdin="\n".join(_recipe(release)[0]) + "\n",
+        timeout_s=1200,
+    )
+
+
+def _finish(tree: Path, release: str) -> None:
+    sources, proxies, certificates = _recipe(release)
+    for key in (tree / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    (tree / "etc/apt/sources.list").write_text("\n".join(sources) + "\n", encoding="utf-8")
+    if proxies:
+        (tree / "etc/apt/apt.conf.d/90machine").write_text(proxies, encoding="utf-8")
+    for certificate in certificates:
+        shutil.copy(certificate, tree / "usr/local/share/ca-certificates" / certificate.name)
+    if certificates:
+        machine.run("chroot", str(tree), "update-ca-certificates")
+    (tree / "etc/machine-id").write_text("", encoding="utf-8")
+    machine.run("systemctl", f"--root={tree}", "--quiet", "enable", *NETWORK_UNITS)
+    # Waiting for "online" delays every boot and no lab host needs it.
+    machine.run("systemctl", f"--root={tree}", "--quiet", "mask", "systemd-networkd-wait-online.service")
+
+
+def remove_bases(root: Path) -> None:
+    """Remove every base tree; the caller knows that no host uses one."""
+    shutil.rmtree(root, ignore_errors=True)

@@ -1,0 +1,116 @@
+"""What is on a host, as the observe module saw it. Everything here came from a host and is untrusted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Text = Annotated[str, Field(max_length=500)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class HostRecord(BaseModel):
+    """A record whose values a host sent: unknown keys are dropped, so that an older controller reads a newer host."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class OperatingSystem(HostRecord):
+    """From /etc/os-release and uname."""
+
+    id: Text = ""
+    version_id: Text = ""
+    codename: Text = ""
+    name: Text = ""
+    architecture: Text = ""
+    hostname: Text = ""
+    package_manager: Literal["apt", "dnf", "none"] = "none"
+
+
+class Kernel(HostRecord):
+    """One installed kernel and whether an NVIDIA module was built for it."""
+
+    release: Text
+    running: bool = False
+    nvidia_module: bool = False
+    headers: bool = False
+
+
+class GpuDevice(HostRecord):
+    """One NVIDIA device on the PCI bus."""
+
+    address: Text
+    device_id: Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
+    subsystem_id: Annotated[str, Field(pattern=r"^([0-9a-f]{4}:[0-9a-f]{4})?$")] = ""
+    kind: Literal["gpu", "nvswitch"] = "gpu"
+
+
+class Driver(HostRecord):
+    """The three versions that must agree, and what else decides whether the driver works."""
+
+    module_version: Text | None = None
+    module_open: bool | None = None
+    library_version: Text | None = None
+    package_version: Text | None = None
+    package_name: Text | None = None
+    nouveau_loaded: bool = False
+    secure_boot: bool | None = None
+    fabric_manager: Literal["running", "stopped", "absent"] = "absent"
+
+
+class Environment(HostRecord):
+    """One Python environment: a virtual environment or conda's."""
+
+    path: Text
+    kind: Literal["venv", "conda", "none"]
+    python_version: Text | None = None
+    python_works: bool = False
+    packages: Annotated[dict[Text, Text], Field(max_length=5000)] = {}
+
+
+class CondaPrefix(HostRecord):
+    """One conda installation."""
+
+    path: Text
+    version: Text | None = None
+
+
+class Disk(HostRecord):
+    """The file system that the environment lies on."""
+
+    path: Text
+    free_gb: Number
+    total_gb: Number
+    read_only: bool = False
+
+
+class Observation(HostRecord):
+    """What is on a host. `python` is None where there is none yet; then little else could be observed."""
+
+    python: Text | None = None
+    python_version: Text | None = None
+    os: OperatingSystem = OperatingSystem()
+    kernels: Annotated[list[Kernel], Field(max_length=100)] = []
+    devices: Annotated[list[GpuDevice], Field(max_length=200)] = []
+    driver: Driver = Driver()
+    conda: Annotated[list[CondaPrefix], Field(max_length=20)] = []
+    environments: Annotated[list[Environment], Field(max_length=50)] = []
+    uv_version: Text | None = None
+    disk: Disk | None = None
+    memory_gb: Number | None = None
+    cpu_count: int | None = None
+    clock_skew_s: Number | None = None
+    clock_uncertainty_s: Number | None = None
+    package_lock_held: bool | None = None
+    reboot_pending: bool = False
+    boot_id: Text | None = None
+
+    @property
+    def gpus(self) -> list[GpuDevice]:
+        """The NVIDIA GPUs, without switches."""
+        return [device for device in self.devices if device.kind == "gpu"]
+
+    def environment(self, path: str) -> Environment:
+        """The environment observed at `path`; one of kind `none` where nothing was."""
+        return next((e for e in self.environments if e.path == path), Environment(path=path, kind="none"))

@@ -1,0 +1,65 @@
+"""What would be done on a host, and what is refused."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Kind(StrEnum):
+    """What is to be done about one component."""
+
+    NONE = "none"
+    INSTALL = "install"
+    UPGRADE = "upgrade"
+    DOWNGRADE = "downgrade"
+    REPAIR = "repair"
+    REMOVE = "remove"
+    REBOOT = "reboot"
+
+
+class Action(BaseModel):
+    """One component: what is there, what should be, and why that needs doing."""
+
+    model_config = ConfigDict(frozen=True)
+
+    component: str
+    kind: Kind
+    before: str | None = None
+    after: str | None = None
+    why: str = ""
+
+
+class Refusal(BaseModel):
+    """Two things that do not fit, and what the user can change; a refused host is changed in nothing."""
+
+    model_config = ConfigDict(frozen=True)
+
+    component: str
+    this: str
+    that: str
+    remedy: str
+
+    def sentence(self) -> str:
+        """The refusal as one sentence."""
+        return f"{self.this} does not fit {self.that}: {self.remedy}"
+
+
+class Plan(BaseModel):
+    """Every component's action. The plan of a host that is as declared has none but `none`."""
+
+    actions: list[Action] = []
+    refusals: list[Refusal] = []
+    warnings: list[str] = []
+    #: The wheel build that `pytorch_variant: auto` came to on this host, such as `cpu` or `cu130`.
+    pytorch_variant: str | None = None
+
+    @property
+    def pending(self) -> list[Action]:
+        """The actions that change something."""
+        return [action for action in self.actions if action.kind is not Kind.NONE]
+
+    def components(self) -> list[str]:
+        """The names of the components to change, in order."""
+        return [action.component for action in self.pending]

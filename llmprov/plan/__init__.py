@@ -1,0 +1,5 @@
+"""Desired and observed in, plan out. Pure: no file, no clock, no network."""
+
+from llmprov.plan.decide import decide
+
+__all__ = ["decide"]

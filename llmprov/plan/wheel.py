@@ -1,0 +1,122 @@
+"""Which build of PyTorch a host can run: CPU, or the CUDA tag that its driver and every GPU of it can run."""
+
+from __future__ import annotations
+
+from packaging.version import InvalidVersion, Version
+
+from llmprov.knowledge import architecture_runs_on, driver_floor, gpu_by_id, torch_release
+from llmprov.knowledge.tables import TorchRelease
+from llmprov.model import GpuDevice, Observation, PytorchVars, Refusal
+
+
+def choose(wanted: PytorchVars, seen: Observation) -> tuple[str | None, list[Refusal]]:
+    """The build for this host (`cpu`, `cu130`, `any`), or None and why there is none."""
+    if wanted.state == "absent":
+        return None, []
+    if wanted.variant in ("cpu", "any"):
+        return wanted.variant, []
+    gpus = seen.gpus
+    if wanted.variant == "auto" and not gpus:
+        return "cpu", []
+    release = torch_release(wanted.version, seen.os.architecture)
+    if release is None:
+        return None, [
+            _refuse(
+                f"PyTorch {wanted.version}",
+                "the tables of this llmprov, which do not know that release",
+                "set pytorch_version to one they know, or name the build in pytorch_variant as `cpu` or `any`",
+            )
+        ]
+    if wanted.variant == "auto":
+        return _best(wanted, release, seen)
+    return _named(wanted, release, seen)
+
+
+def _named(wanted: PytorchVars, release: TorchRelease, seen: Observation) -> tuple[str | None, list[Refusal]]:
+    tag = wanted.variant
+    if tag not in release.tags:
+        builds = ", ".join(["cpu", *release.tags])
+        return None, [
+            _refuse(f"the build {tag}", f"PyTorch {wanted.version}, published as {builds}", "choose one of those")
+        ]
+    problem = _misfit(tag, release, seen)
+    return (tag, []) if problem is None else (None, [problem])
+
+
+def _best(wanted: PytorchVars, release: TorchRelease, seen: Observation) -> tuple[str | None, list[Refusal]]:
+    # A build whose architectures the tables do not list may run; `auto` chooses only what surely does.
+    candidates = [tag for tag, architectures in release.tags.items() if architectures is not None]
+    if not candidates:
+        return None, [
+            _refuse(
+                f"`pytorch_variant: auto` for PyTorch {wanted.version}",
+                "the tables, which list no GPU architectures for that release",
+                "name the build in pytorch_variant, or choose a newer release",
+            )
+        ]
+    problems = {tag: _misfit(tag, release, seen) for tag in candidates}
+    fitting = [tag for tag, problem in problems.items() if problem is None]
+    if fitting:
+        return max(fitting), []
+    newest = problems[max(candidates)]
+    assert newest is not None
+    return None, [newest]
+
+
+def _misfit(tag: str, release: TorchRelease, seen: Observation) -> Refusal | None:
+    """Why the build `tag` would not run on this host; None where nothing speaks against it."""
+    architectures = release.tags[tag]
+    for gpu in seen.gpus:
+        problem = _gpu_misfit(tag, architectures, gpu)
+        if problem:
+            return problem
+    return _driver_misfit(tag, seen)
+
+
+def _gpu_misfit(tag: str, architectures: tuple[str, ...] | None, gpu: GpuDevice) -> Refusal | None:
+    known = gpu_by_id(gpu.device_id)
+    if known is None:
+        return _refuse(
+            f"the GPU 10de:{gpu.device_id} at {gpu.address}",
+            "the tables of this llmprov, which do not know it",
+            "name the build in pytorch_variant as `any`, and pytorch_index_url to take it from",
+        )
+    if architectures is None or any(architecture_runs_on(code, known.arch) for code in architectures):
+        return None
+    return _refuse(
+        f"the GPU {known.name} ({known.arch})",
+        f"the {tag} wheel, which has code for {', '.join(architectures)}",
+        "choose another build in pytorch_variant or another pytorch_version",
+    )
+
+
+def _driver_misfit(tag: str, seen: Observation) -> Refusal | None:
+    floor = driver_floor(tag)
+    installed = seen.driver.module_version or seen.driver.package_version
+    if installed is None:
+        if not seen.gpus:
+            return _refuse(f"the {tag} wheel", "a host without an NVIDIA GPU", "set pytorch_variant to `cpu` or `auto`")
+        return _refuse(
+            f"the {tag} wheel",
+            "a host with an NVIDIA GPU and no NVIDIA driver",
+            f"install a driver of version {floor} or later, or set pytorch_variant to `cpu`",
+        )
+    if _version(installed) < Version(floor):
+        return _refuse(
+            f"the {tag} wheel, which needs a driver of {floor} or later",
+            f"the driver {installed}",
+            "upgrade the driver, or choose a build for an older CUDA in pytorch_variant",
+        )
+    return None
+
+
+def _version(text: str) -> Version:
+    """A driver version of any packaging: `535.261.03-1~deb12u1` is 535.261.03."""
+    try:
+        return Version(text.split(":")[-1].split("-")[0])
+    except InvalidVersion:
+        return Version("0")
+
+
+def _refuse(this: str, that: str, remedy: str) -> Refusal:
+    return Refusal(component="pytorch", this=this, that=that, remedy=remedy)

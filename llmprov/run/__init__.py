@@ -1,0 +1,1 @@
+"""Running: ansible-runner behind one door, events folded into a ledger, progress, cancel."""

@@ -1,0 +1,67 @@
+"""From Ansible variables to the desired state, and the sentence for each mistake on the way."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from llmprov.errors import UsageError
+from llmprov.model import ROLES, Desired
+from llmprov.model.desired import SHARED, variable_names
+
+PREFIXES = (*(f"{role.role}_" for role in ROLES), "llm_")
+
+
+def refuse_unknown(task_vars: Mapping[str, Any]) -> None:
+    """Raise for a variable that carries one of llmprov's prefixes and is none of its own: most are misspelt.
+
+    Raises:
+        UsageError: names the variable, where it was set, and the nearest that exists.
+    """
+    known = {*variable_names(), *SHARED}
+    unknown = sorted(name for name in task_vars if name.startswith(PREFIXES) and name not in known)
+    if unknown:
+        name = unknown[0]
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean `{near[0]}`?" if near else "`llmprov docs/variables.md` lists the known ones"
+        raise UsageError(f"unknown variable `{name}`{origin(task_vars[name])}: {advice}")
+
+
+def desired_from(values: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Desired:
+    """The desired state from values named as Ansible variables (`venv_path`).
+
+    Raises:
+        UsageError: names the variable, where it was set, its value and what it should be.
+    """
+    by_role: dict[str, dict[str, Any]] = {}
+    for name, role in variable_names().items():
+        if name in values:
+            by_role.setdefault(role.role, {})[name.removeprefix(f"{role.role}_")] = values[name]
+    try:
+        return Desired.model_validate(by_role)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"][:2])
+        item = f" (item {first['loc'][2]})" if len(first["loc"]) > 2 else ""
+        reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+        given = f" {first['input']!r}" if not first["msg"].startswith("Value error") else ""
+        raise UsageError(f"variable `{name}`{item}{origin(task_vars.get(name))} is wrong:{given} {reason}") from None
+
+
+def origin(value: Any) -> str:
+    """Where Ansible read a value, as ` (file:line)`; empty where it does not say.
+
+    ansible-core 2.19 and later tag values with their origin; the tag's class is not public, so its absence is no error.
+    """
+    try:
+        from ansible._internal._datatag._tags import Origin
+
+        found = Origin.get_tag(value)
+    except (ImportError, AttributeError, TypeError):
+        return ""
+    if found is None or not found.path:
+        return ""
+    return f" ({found.path}:{found.line_num})" if found.line_num else f" ({found.path})"

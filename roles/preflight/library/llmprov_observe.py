@@ -1,0 +1,269 @@
+#!/usr/bin/python
+"""Observe a host: one call, standard library only, Python 3.9 and later. Changes nothing, never imports torch."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import platform
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: llmprov_observe
+short_description: Observe what is on a host
+description: One round trip, no facts, no change. Reads files where it can and runs few programs.
+options:
+  env_paths: {type: list, elements: str, default: [], description: Environments to look into.}
+  conda_prefixes: {type: list, elements: str, default: [], description: Conda installations to look for.}
+  uv_path: {type: str, default: "", description: Where uv should lie.}
+author: [llmprov]
+"""
+
+NVIDIA = "10de"
+#: First digits of a PCI class: VGA and 3D controllers, and bridges of the kind NVSwitches are.
+GPU_CLASSES = ("0x0300", "0x0302")
+SWITCH_CLASS = "0x0680"
+#: NVSwitch devices (V100, A100, H100 boards); old chipsets share their class.
+SWITCH_IDS = ("1ac2", "1af1", "22a3")
+LIBRARY_DIRS = ("/usr/lib/*-linux-gnu*", "/usr/lib64", "/usr/lib", "/lib/*-linux-gnu*", "/usr/local/nvidia/lib64")
+DPKG_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
+
+
+def read(path, limit=65536):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            return handle.read(limit).strip()
+    except OSError:
+        return ""
+
+
+def run(*argv):
+    try:
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "replace")
+
+
+def operating_system():
+    fields = dict(re.findall(r"^(\w+)=\"?([^\"\n]*)\"?$", read("/etc/os-release"), re.M))
+    manager = next((m for m in ("apt", "dnf") if shutil.which(m + "-get") or shutil.which(m)), "none")
+    return {
+        "id": fields.get("ID", ""),
+        "version_id": fields.get("VERSION_ID", ""),
+        "codename": fields.get("VERSION_CODENAME", ""),
+        "name": fields.get("PRETTY_NAME", ""),
+        "architecture": platform.machine(),
+        "hostname": platform.node(),
+        "package_manager": manager,
+    }
+
+
+def kernels():
+    running = platform.release()
+    found = []
+    for path in sorted(glob.glob("/lib/modules/*")):
+        release = os.path.basename(path)
+        patterns = ("updates/**/nvidia.ko*", "extra/**/nvidia.ko*", "kernel/drivers/**/nvidia.ko*", "weak-updates/**/nvidia.ko*")
+        found.append(
+            {
+                "release": release,
+                "running": release == running,
+                "nvidia_module": any(glob.glob(os.path.join(path, p), recursive=True) for p in patterns),
+                "headers": os.path.isdir(os.path.join(path, "build")),
+            }
+        )
+    return found
+
+
+def pci_devices():
+    found = []
+    for path in sorted(glob.glob("/sys/bus/pci/devices/*")):
+        if read(path + "/vendor") != "0x" + NVIDIA:
+            continue
+        pci_class, device = read(path + "/class"), read(path + "/device").replace("0x", "").lower()
+        is_gpu = pci_class.startswith(GPU_CLASSES)
+        if not is_gpu and not (pci_class.startswith(SWITCH_CLASS) and device in SWITCH_IDS):
+            continue
+        subsystem = [read(path + "/subsystem_" + part).replace("0x", "").lower() for part in ("vendor", "device")]
+        found.append(
+            {
+                "address": os.path.basename(path),
+                "device_id": device,
+                "subsystem_id": ":".join(subsystem) if all(subsystem) else "",
+                "kind": "gpu" if is_gpu else "nvswitch",
+            }
+        )
+    return found
+
+
+def library_version():
+    for directory in LIBRARY_DIRS:
+        for path in glob.glob(directory + "/libcuda.so.*.*") + glob.glob(directory + "/nvidia/current/libcuda.so.*.*"):
+            return os.path.basename(path)[len("libcuda.so.") :]
+    return None
+
+
+def driver_package():
+    names = ("nvidia-kernel-*", "nvidia-open-kernel-*", "nvidia-dkms-*", "nvidia-driver*", "nvidia-headless-*", "libnvidia-compute*")
+    if shutil.which("dpkg-query"):
+        lines = run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package} ${Version}\n", *names).splitlines()
+        rows = [line.split() for line in lines if line.startswith(("ii", "hi"))]
+        rows = [(row[1], row[2]) for row in rows if len(row) == 3]
+    elif shutil.which("rpm"):
+        lines = run("rpm", "-qa", "--qf", "%{NAME} %{VERSION}\n", "nvidia-driver*", "kmod-nvidia*").splitlines()
+        rows = [tuple(line.split()) for line in lines if len(line.split()) == 2]
+    else:
+        rows = []
+    return sorted(rows)[0] if rows else (None, None)
+
+
+def secure_boot():
+    for path in glob.glob("/sys/firmware/efi/efivars/SecureBoot-*"):
+        try:
+            with open(path, "rb") as handle:
+                return handle.read()[-1:] == b"\x01"
+        except OSError:
+            return None
+    return None
+
+
+def fabric_manager():
+    if not any(glob.glob(d + "/nvidia-fabricmanager.service") for d in ("/lib/systemd/system", "/etc/systemd/system")):
+        return "absent"
+    return "running" if run("systemctl", "is-active", "nvidia-fabricmanager").strip() == "active" else "stopped"
+
+
+def driver():
+    text = read("/proc/driver/nvidia/version")
+    name, package = driver_package()
+    return {
+        "module_version": read("/sys/module/nvidia/version") or None,
+        "module_open": ("Open Kernel Module" in text) if text else None,
+        "library_version": library_version(),
+        "package_name": name,
+        "package_version": package,
+        "nouveau_loaded": os.path.isdir("/sys/module/nouveau"),
+        "secure_boot": secure_boot(),
+        "fabric_manager": fabric_manager(),
+    }
+
+
+def packages(path):
+    found = {}
+    for entry in glob.glob(path + "/lib*/python3*/site-packages/*.dist-info"):
+        name, _, version = os.path.basename(entry)[: -len(".dist-info")].partition("-")
+        # A directory without METADATA is what an interrupted installation leaves.
+        if version and os.path.exists(entry + "/METADATA"):
+            found[re.sub(r"[-_.]+", "-", name).lower()] = version
+    return found
+
+
+def environment(path):
+    python = path + "/bin/python"
+    conda = os.path.isdir(path + "/conda-meta")
+    config = read(path + "/pyvenv.cfg")
+    if not conda and not config:
+        return {"path": path, "kind": "none"}
+    version = re.search(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", config, re.M)
+    if conda:
+        names = [os.path.basename(p) for p in glob.glob(path + "/conda-meta/python-3*.json")]
+        version = re.search(r"python-(\d+\.\d+\.\d+)", " ".join(names))
+    works = os.access(python, os.X_OK) and run(python, "-I", "-S", "-c", "print(1)").strip() == "1"
+    return {
+        "path": path,
+        "kind": "conda" if conda else "venv",
+        "python_version": version.group(1) if version else None,
+        "python_works": works,
+        "packages": packages(path),
+    }
+
+
+def conda_prefix(path):
+    names = [os.path.basename(p) for p in glob.glob(path + "/conda-meta/conda-[0-9]*.json")]
+    match = re.match(r"conda-([0-9.]+)-", names[0]) if names else None
+    return {"path": path, "version": match.group(1) if match else None}
+
+
+def disk(path):
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    stat = os.statvfs(path)
+    # What is free to this account; root may use the reserve too.
+    free = stat.f_bfree if os.geteuid() == 0 else stat.f_bavail
+    return {
+        "path": path,
+        "free_gb": round(free * stat.f_frsize / 1e9, 3),
+        "total_gb": round(stat.f_blocks * stat.f_frsize / 1e9, 3),
+        "read_only": bool(stat.f_flag & os.ST_RDONLY),
+    }
+
+
+def lock_held():
+    """Whether another program holds a package lock, asked without taking it; None where this account may not ask."""
+    answer = None
+    for path in DPKG_LOCKS:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            ask = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            told = fcntl.fcntl(descriptor, fcntl.F_GETLK, ask)
+            answer = bool(answer) or struct.unpack("hhqqi4x", told)[0] != fcntl.F_UNLCK
+        except OSError:
+            pass
+        finally:
+            os.close(descriptor)
+    return answer
+
+
+def memory_gb():
+    match = re.search(r"^MemTotal:\s+(\d+) kB", read("/proc/meminfo"), re.M)
+    return round(int(match.group(1)) * 1024 / 1e9, 3) if match else None
+
+
+def observe(env_paths, conda_prefixes, uv_path):
+    uv = run(uv_path, "--version").split() if uv_path else []
+    return {
+        "python": sys.executable,
+        "python_version": platform.python_version(),
+        "os": operating_system(),
+        "kernels": kernels(),
+        "devices": pci_devices(),
+        "driver": driver(),
+        "conda": [conda_prefix(p) for p in conda_prefixes if os.path.isdir(p + "/conda-meta")],
+        "environments": [environment(p) for p in env_paths],
+        "uv_version": uv[1] if len(uv) > 1 else None,
+        "disk": disk(env_paths[0] if env_paths else "/"),
+        "memory_gb": memory_gb(),
+        "cpu_count": os.cpu_count(),
+        "package_lock_held": lock_held(),
+        "reboot_pending": os.path.exists("/run/reboot-required"),
+        "boot_id": read("/proc/sys/kernel/random/boot_id") or None,
+        "clock_unix_s": time.time(),
+    }
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "env_paths": {"type": "list", "elements": "str", "default": []},
+            "conda_prefixes": {"type": "list", "elements": "str", "default": []},
+            "uv_path": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(changed=False, observation=observe(**module.params))
+
+
+if __name__ == "__main__":
+    main()

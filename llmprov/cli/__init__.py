@@ -1,0 +1,55 @@
+"""The command line. One file a sub-command: parse, call, render."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from llmprov import __version__
+from llmprov.cli import _common, lab, plan, provision, report, verify
+from llmprov.errors import LlmprovError
+
+app = typer.Typer(
+    name="llmprov",
+    help="From machines answering on SSH to machines that provably train large models.",
+    epilog="Exit codes: 0 every selected host passes · 1 llmprov failed · 2 usage, inventory or variables are wrong · "
+    "3 a host failed to converge, was refused or is pending · 4 a selected host was unreachable or not run · "
+    "5 a host failed verification · 130 cancelled.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+)
+app.add_typer(lab.app, name="lab")
+for module in (plan, provision, verify, report):
+    module.register(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        _common.out().print(f"llmprov {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """From machines answering on SSH to machines that provably train large models."""
+
+
+def main() -> None:
+    """Run the command line; every mistake ends in one sentence and its exit code."""
+    try:
+        app()
+    except LlmprovError as error:
+        _common.complain(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _common.complain("cancelled")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe (`head`) is gone; nothing more can be said to it.
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,140 @@
+"""What the sub-commands share: consoles, Ansible's own options, the end of a run."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console, RenderableType
+
+from llmprov.model import FleetReport
+from llmprov.report import terminal
+from llmprov.report.text import plain
+from llmprov.run import ansible, session
+from llmprov.run.progress import progress_for
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+RUNS = Path("runs")
+
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run directories are kept.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the fleet report as JSON, and nothing else, on stdout.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 for inconclusive hosts too.")]
+
+
+def out() -> Console:
+    """Standard output: results. Never cut or wrapped where it is no terminal."""
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def err() -> Console:
+    """Standard error: progress and complaints."""
+    return Console(stderr=True, highlight=False)
+
+
+def complain(sentence: str) -> None:
+    """One sentence on standard error."""
+    sys.stderr.write(f"llmprov: {plain(sentence, 4000)}\n")
+
+
+def ansible_options(function: Function) -> Function:
+    """Give a command Ansible's own options and pass them on as `options`; they mean what they mean to Ansible."""
+
+    def given(
+        inventory: Annotated[
+            list[str], typer.Option("-i", "--inventory", metavar="INV", help="Inventory, of any kind Ansible reads.")
+        ] = [],  # noqa: B006 - typer reads the default, nobody changes it
+        limit: Annotated[str | None, typer.Option("-l", "--limit", help="Only the hosts that this pattern matches.")] = None,
+        tags: Annotated[str | None, typer.Option("-t", "--tags", help="Only tasks with these tags.")] = None,
+        skip_tags: Annotated[str | None, typer.Option("--skip-tags", help="No tasks with these tags.")] = None,
+        check: Annotated[bool, typer.Option("-C", "--check", help="Change nothing; tell what would change.")] = False,
+        diff: Annotated[bool, typer.Option("-D", "--diff", help="Record what changes in files and packages.")] = False,
+        extra_vars: Annotated[
+            list[str], typer.Option("-e", "--extra-vars", metavar="VARS", help="Variables: key=value, JSON, or @FILE.")
+        ] = [],  # noqa: B006
+        forks: Annotated[int | None, typer.Option("-f", "--forks", min=1, help="Hosts at once; default by memory.")] = None,
+        user: Annotated[str | None, typer.Option("-u", "--user", help="Log in as this user.")] = None,
+        private_key: Annotated[str | None, typer.Option("--private-key", metavar="FILE", help="Log in with this key.")] = None,
+        become: Annotated[bool, typer.Option("-b", "--become", help="Use sudo on hosts.")] = False,
+        ask_pass: Annotated[bool, typer.Option("-k", "--ask-pass", help="Ask for the SSH password.")] = False,
+        ask_become_pass: Annotated[bool, typer.Option("-K", "--ask-become-pass", help="Ask for the sudo password.")] = False,
+        ask_vault_pass: Annotated[bool, typer.Option("-J", "--ask-vault-pass", help="Ask for the vault password.")] = False,
+        vault_password_file: Annotated[
+            list[str], typer.Option("--vault-password-file", metavar="FILE", help="File with the vault password.")
+        ] = [],  # noqa: B006
+        vault_id: Annotated[list[str], typer.Option("--vault-id", metavar="ID", help="Vault identity.")] = [],  # noqa: B006
+    ) -> ansible.Options:
+        flags, passwords = _ask(ask_pass, ask_become_pass, ask_vault_pass)
+        return ansible.Options(
+            inventory=tuple(inventory),
+            limit=limit,
+            tags=tags,
+            skip_tags=skip_tags,
+            check=check,
+            diff=diff,
+            become=become,
+            extra_vars=tuple(extra_vars),
+            forks=forks,
+            vault_password_files=tuple(vault_password_file),
+            vault_ids=tuple(vault_id),
+            user=user,
+            private_key=private_key,
+            passwords=passwords,
+            password_flags=flags,
+        )
+
+    common = inspect.signature(given, eval_str=True)
+    own = inspect.signature(function, eval_str=True)
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        options = given(**{name: values.pop(name) for name in common.parameters})
+        return function(options=options, **values)
+
+    mine = [p for name, p in own.parameters.items() if name != "options"]
+    merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*common.parameters.values(), *mine]]
+    command.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in merged}
+    return command  # type: ignore[return-value]
+
+
+def _ask(ssh: bool, become: bool, vault: bool) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Ask for the passwords wanted; ansible-runner answers Ansible's prompts with them."""
+    flags, answers = [], {}
+    for wanted, flag, ours, prompt in (
+        (vault, "--ask-vault-pass", "Vault password: ", r"Vault password:\s*?$"),
+        (ssh, "--ask-pass", "SSH password: ", r"SSH password:\s*?$"),
+        (become, "--ask-become-pass", "BECOME password: ", r"BECOME password.*:\s*?$"),
+    ):
+        if wanted:
+            flags.append(flag)
+            answers[prompt] = getpass.getpass(ours)
+    return tuple(flags), answers
+
+
+def run_and_show(
+    work: session.Work,
+    options: ansible.Options,
+    runs: Path | None,
+    as_json: bool,
+    show: Callable[[FleetReport], RenderableType] = terminal.fleet_table,
+    strict: bool = False,
+) -> None:
+    """Run, print the result, and exit with the run's code."""
+    console = err()
+    fleet, path = session.run(work, options, lambda ledger: progress_for(console, ledger, quiet=as_json), runs, strict)
+    if as_json:
+        sys.stdout.write(fleet.model_dump_json(indent=2) + "\n")
+    else:
+        out().print(show(fleet))
+        if path is not None:
+            out().print(f"report: {path / 'report.md'}", soft_wrap=True)
+    raise typer.Exit(fleet.exit_code)
+
+

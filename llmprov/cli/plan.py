@@ -1,0 +1,20 @@
+"""`llmprov plan`: what would change, like a diff; changes nothing."""
+
+from __future__ import annotations
+
+import typer
+
+from llmprov.cli import _common
+from llmprov.report import terminal
+from llmprov.run import ansible, session
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("plan", epilog="Example: llmprov plan -i inventory/cluster.yml --limit gpu01")(plan)
+
+
+@_common.ansible_options
+def plan(options: ansible.Options, as_json: _common.JsonOption = False) -> None:
+    """Show what would change on each host, like a diff. Changes nothing and keeps no run."""
+    _common.run_and_show(session.PLAN, options, None, as_json, terminal.plan_tree)

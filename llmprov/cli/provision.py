@@ -1,0 +1,28 @@
+"""`llmprov provision`: observe, plan, converge, verify, report."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmprov.cli import _common
+from llmprov.run import ansible, session
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("provision", epilog="Example: llmprov provision -i inventory/cluster.yml")(provision)
+
+
+@_common.ansible_options
+def provision(
+    options: ansible.Options,
+    runs: _common.RunsOption = _common.RUNS,
+    verify: Annotated[bool, typer.Option(help="Verify the hosts at the end.")] = True,
+    strict: _common.StrictOption = False,
+    as_json: _common.JsonOption = False,
+) -> None:
+    """Bring every host to the declared state, verify that it trains, and report."""
+    work = session.PROVISION if verify and not options.check else session.CONVERGE_ONLY
+    _common.run_and_show(work, options, runs, as_json, strict=strict)

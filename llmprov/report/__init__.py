@@ -1,0 +1,1 @@
+"""Telling: rows into a fleet report, and one file a renderer."""

@@ -1,0 +1,18 @@
+"""Text that came from hosts, made safe to show: no control characters, no bidirectional tricks, bounded."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def plain(text: str, limit: int = 2000) -> str:
+    """`text` on one line, with every character that could steer a terminal shown by its number."""
+    shown = []
+    for character in text[:limit]:
+        if character in "\n\t":
+            shown.append(" ")
+        elif unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"):
+            shown.append(f"\\u{ord(character):04x}")
+        else:
+            shown.append(character)
+    return "".join(shown) + ("…" if len(text) > limit else "")

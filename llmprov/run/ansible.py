@@ -1,0 +1,288 @@
+"""Ansible as seen from here: its environment, its inventory, a playbook run in a child process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from llmprov.errors import UsageError
+from llmprov.run.content import content_directory, roles_directory
+
+#: Environment variables of the user's that reach Ansible; no other does, so none ends in an artifact.
+ALLOWED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "SSH_AUTH_SOCK", "KRB5CCNAME", "USER", "LOGNAME", "TERM", "TMPDIR")
+ALLOWED_PREFIXES = ("ANSIBLE_", "XDG_")
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+#: How pip, which fetches tools on the controller, finds its indexes and certificates.
+PIP = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user gave of Ansible's own options, with Ansible's meaning."""
+
+    inventory: tuple[str, ...] = ()
+    limit: str | None = None
+    tags: str | None = None
+    skip_tags: str | None = None
+    check: bool = False
+    diff: bool = False
+    become: bool = False
+    extra_vars: tuple[str, ...] = ()
+    forks: int | None = None
+    vault_password_files: tuple[str, ...] = ()
+    vault_ids: tuple[str, ...] = ()
+    user: str | None = None
+    private_key: str | None = None
+    #: Prompt (a regular expression) -> answer; goes to the child by its standard input and nowhere else.
+    passwords: dict[str, str] = field(default_factory=dict, repr=False)
+    password_flags: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        """The ansible-playbook command line for everything but inventory, limit and forks."""
+        words = [*self.password_flags]
+        words += [flag for flag, on in (("--check", self.check), ("--diff", self.diff), ("--become", self.become)) if on]
+        for flag, value in (
+            ("--tags", self.tags),
+            ("--skip-tags", self.skip_tags),
+            ("--user", self.user),
+            ("--private-key", self.private_key),
+        ):
+            words += [flag, value] if value else []
+        words += [w for v in self.extra_vars for w in ("--extra-vars", _absolute_at(v))]
+        return words + self.vault_arguments()
+
+    def vault_arguments(self) -> list[str]:
+        """The options that tell Ansible where vault passwords are."""
+        words = [w for f in self.vault_password_files for w in ("--vault-password-file", str(Path(f).absolute()))]
+        return words + [w for i in self.vault_ids for w in ("--vault-id", i)]
+
+
+def _absolute_at(value: str) -> str:
+    return f"@{Path(value[1:]).absolute()}" if value.startswith("@") else value
+
+
+def environment() -> dict[str, str]:
+    """The environment that Ansible and everything under it gets."""
+    kept = {n: v for n, v in os.environ.items() if n in ALLOWED + PROXIES + PIP or n.startswith((*ALLOWED_PREFIXES, "PIP_"))}
+    # ansible-playbook is found beside the running Python, whether or not its environment is active.
+    here = str(Path(sys.executable).parent)
+    kept["PATH"] = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
+    kept.setdefault("ANSIBLE_HOST_KEY_CHECKING", "True")
+    kept.setdefault("ANSIBLE_PIPELINING", "True")
+    kept.setdefault("LANG", "C.UTF-8")
+    roles = kept.get("ANSIBLE_ROLES_PATH", "")
+    kept["ANSIBLE_ROLES_PATH"] = os.pathsep.join(filter(None, [str(roles_directory()), roles]))
+    kept["ANSIBLE_NOCOLOR"] = "1"
+    return {name: value for name, value in kept.items() if value}
+
+
+# -- inventory -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Every host of the inventory in its order, the groups of each, and which of them were selected."""
+
+    hosts: dict[str, list[str]]
+    selected: list[str]
+
+
+def load_inventory(options: Options) -> Inventory:
+    """Read the inventory as Ansible reads it, of any kind Ansible reads.
+
+    Raises:
+        UsageError: there is none, it is empty or broken, or the limit matches nothing.
+    """
+    for source in options.inventory:
+        if "," not in source and not Path(source).exists():
+            raise UsageError(f"there is no inventory at {source}: give an existing file or directory with -i")
+    everything = _list_inventory(options, None)
+    if not everything:
+        where = ", ".join(options.inventory)
+        if not where:
+            raise UsageError("no inventory was given: name one with -i, such as `-i inventory/lab.yml`")
+        raise UsageError(f"the inventory {where} has no hosts: add some, or name another with -i")
+    if options.limit is None:
+        return Inventory(everything, list(everything))
+    selected = list(_list_inventory(options, _absolute_at(options.limit)))
+    if not selected:
+        raise UsageError(
+            f"--limit {options.limit} matches none of the {len(everything)} hosts of the inventory: "
+            f"they are {_some(list(everything))}"
+        )
+    return Inventory(everything, selected)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _list_inventory(options: Options, limit: str | None) -> dict[str, list[str]]:
+    argv = ["ansible-inventory", "--list", *(w for i in options.inventory for w in ("-i", i)), *options.vault_arguments()]
+    argv += ["--limit", limit] if limit else []
+    env = environment() | {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True", "ANSIBLE_LOCALHOST_WARNING": "False"}
+    flags = ["--ask-vault-pass"] if "--ask-vault-pass" in options.password_flags else []
+    secret = next((v for k, v in options.passwords.items() if "Vault" in k), "")
+    if flags:
+        # ansible-inventory would ask at the terminal a second time; a pipe is no file and no command line.
+        argv += ["--vault-password-file", "/dev/stdin"]
+    done = subprocess.run(argv, env=env, input=secret, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UsageError(_inventory_problem(done.stderr, options.inventory))
+    listing: dict[str, Any] = json.loads(done.stdout)
+    listing.pop("_meta", None)
+    return _hosts_with_groups(listing)
+
+
+def _inventory_problem(stderr: str, sources: tuple[str, ...]) -> str:
+    """One sentence out of Ansible's pages: the first reason that names a place, else its last word."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", stderr)
+    found = re.search(r"(YAML parsing failed[^\n]*)\nOrigin: ([^\s<][^\n]*)", text)
+    if found:
+        path, _, rest = found[2].partition(":")
+        line = rest.split(":")[0]
+        return f"the inventory {path} cannot be read, line {line}: {found[1].rstrip('.')}; mend it and run again"
+    errors = re.findall(r"\[ERROR\]: ([^\n]+)", text) or [text.strip().splitlines()[-1] if text.strip() else "no reason"]
+    return f"the inventory {', '.join(sources)} cannot be read: {errors[0].rstrip('.')}; mend it and run again"
+
+
+def _hosts_with_groups(listing: dict[str, Any]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for group, content in listing.items():
+        for host in content.get("hosts", []):
+            found.setdefault(host, [])
+            if group not in ("all", "ungrouped"):
+                found[host].append(group)
+    return found
+
+
+# -- a playbook ----------------------------------------------------------------------------------------------------
+
+
+def default_forks(hosts: int) -> int:
+    """How many hosts to work on at once: all of them, as far as memory goes and at most 50.
+
+    Measured on a controller: 206 MB of Ansible and ssh at 10 forks, 598 MB at 50; so about 10 MB a fork.
+    """
+    free_mb = 1024.0
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text("ascii"))
+        free_mb = int(match[1]) / 1024 if match else free_mb
+    return max(1, min(hosts, 50, int((free_mb - 150) / 12)))
+
+
+class PlaybookRun:
+    """One playbook in a child process; iterate over it for the events."""
+
+    def __init__(self, playbook: str, options: Options, limit: list[str] | None, forks: int) -> None:
+        self._private = Path(tempfile.mkdtemp(prefix="llmprov-run-"))
+        self._spec = {
+            "private_data_dir": str(self._private),
+            "working_directory": str(Path.cwd()),
+            "playbook": str(content_directory() / playbook),
+            "inventory": [i if "," in i else str(Path(i).absolute()) for i in options.inventory] or None,
+            "limit": self._limit(options, limit),
+            "forks": forks,
+            "arguments": _quoted(options.arguments()),
+            "passwords": options.passwords,
+            "environment": {},
+        }
+        self._process: subprocess.Popen[str] | None = None
+        self.stats: dict[str, dict[str, int]] | None = None
+        self.outcome: dict[str, Any] = {}
+        self._errors: list[str] = []
+
+    def _limit(self, options: Options, limit: list[str] | None) -> str | None:
+        if limit is None:
+            return _absolute_at(options.limit) if options.limit else None
+        # By file: names may hold what means something in a pattern, and command lines have an end.
+        path = self._private / "limit"
+        path.write_text("\n".join(limit) + "\n", encoding="utf-8")
+        return f"@{path}"
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self._events()
+        finally:
+            self.close()
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        # Errors go to a file: a pipe that nobody reads meanwhile would fill and stop the child.
+        with (self._private / "stderr").open("w+") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "llmprov.run.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment(),
+                text=True,
+                start_new_session=True,
+            )
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps(self._spec) + "\n")
+            self._process.stdin.flush()
+            for line in self._process.stdout:
+                event = json.loads(line)
+                if event["event"] == "playbook_on_stats":
+                    self.stats = event["stats"]
+                elif event["event"] == "finished":
+                    self.outcome = event
+                elif event["event"] == "error":
+                    self._errors.append(event["message"])
+                else:
+                    yield event
+            self._process.wait()
+            errors.seek(0)
+            self._errors += errors.read().strip().splitlines()[-3:]
+
+    def problem(self) -> str | None:
+        """Why the playbook as a whole did not run, where that is no single host's fault."""
+        if self.stats is not None or self.outcome.get("status") == "canceled":
+            return None
+        return " ".join(self._errors)[-1500:] or "Ansible ended without saying why"
+
+    def cancel(self) -> None:
+        """Ask the child to end Ansible: it starts no new task, and kills what runs on this machine."""
+        if self._process and self._process.stdin and self._process.poll() is None:
+            with contextlib.suppress(BrokenPipeError, ValueError):
+                self._process.stdin.write("cancel\n")
+                self._process.stdin.flush()
+
+    def close(self) -> None:
+        """End the child if it runs, and remove its directory."""
+        process = self._process
+        if process is not None:
+            for stream in (process.stdin, process.stdout):
+                with contextlib.suppress(BrokenPipeError, OSError):
+                    if stream:
+                        stream.close()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self._private, ignore_errors=True)
+
+
+def _quoted(words: list[str]) -> str | None:
+    return shlex.join(words) or None
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything that decides what a run does."""
+    names = ("llmprov", "ansible-core", "ansible-runner")
+    return {name: version(name) for name in names} | {"python": ".".join(map(str, sys.version_info[:3]))}
+

@@ -1,0 +1,142 @@
+"""The directory of a run: made private, filled with files that are whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from llmprov.errors import LlmprovError, UsageError
+from llmprov.model import FleetReport, HostReport, RunInfo
+
+#: Longest file name that every common file system takes, less room for the ending.
+NAME_LIMIT = 200
+
+
+def encode_name(host: str) -> str:
+    """A file name for an inventory name: reversible, without separators, apart where only case differs.
+
+    Everything but lower-case letters, digits, `-` and `_` (and dots inside) becomes %XX of its UTF-8 bytes; a name that
+    grows too long ends in a digest of the whole.
+    """
+    plain = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
+    text = "".join(chr(b) if b in plain else f"%{b:02X}" for b in host.encode("utf-8", "surrogatepass"))
+    if text.startswith("."):
+        text = "%2E" + text[1:]
+    if len(text) > NAME_LIMIT:
+        text = f"{text[: NAME_LIMIT - 17]}~{hashlib.sha256(host.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+    return text
+
+
+class RunDirectory:
+    """`runs/<UTC time>-<6 hex>/`, mode 0700."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._events: IO[str] | None = None
+
+    @classmethod
+    def create(cls, parent: Path) -> RunDirectory:
+        """A new run directory under `parent`.
+
+        Raises:
+            UsageError: `parent` cannot be written to.
+        """
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            (parent / name).mkdir(mode=0o700)
+            (parent / name / "hosts").mkdir(mode=0o700)
+        except OSError as error:
+            raise UsageError(
+                f"the run directory {parent / name} cannot be made ({error.strerror}): name another place with --runs"
+            ) from None
+        return cls(parent / name)
+
+    @property
+    def id(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file whole: beside its place, then into it.
+
+        Raises:
+            LlmprovError: the disk refused; whatever stood at that name before still does.
+        """
+        target = self.path / name
+        partial = target.with_name(f".{target.name}.partial")
+        try:
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+            os.replace(partial, target)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise LlmprovError(f"{target} could not be written ({error.strerror}): make room and run again") from None
+        return target
+
+    def write_run(self, run: RunInfo) -> None:
+        """run.json: inputs, versions, outcome."""
+        self.write("run.json", run.model_dump_json(indent=2) + "\n")
+
+    def write_host(self, row: HostReport) -> None:
+        """hosts/<encoded name>.json."""
+        self.write(f"hosts/{encode_name(row.host)}.json", row.model_dump_json(indent=2) + "\n")
+
+    def write_fleet(self, fleet: FleetReport) -> None:
+        """Every host's file, then fleet.json, then run.json, which says that the others are complete."""
+        for row in fleet.hosts:
+            self.write_host(row)
+        self.write("fleet.json", fleet.model_dump_json(indent=2) + "\n")
+        self.write_run(fleet.run)
+
+    def record_event(self, stage: str, event: dict[str, Any]) -> None:
+        """Append one event to the log, which gets its name only when the run ends."""
+        if self._events is None:
+            self._events = (self.path / ".events.jsonl.partial").open("w", encoding="utf-8", errors="backslashreplace")
+        result = event.get("result") or {}
+        kept = {name: event[name] for name in ("event", "host", "play", "task", "duration_s") if event.get(name)}
+        kept |= {"stage": stage, "changed": result.get("changed", False)}
+        if event["event"] in ("runner_on_failed", "runner_on_unreachable"):
+            kept["message"] = result.get("msg", "")
+        self._events.write(json.dumps(kept) + "\n")
+
+    def close_events(self) -> None:
+        """Give the log of events its name."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+            (self.path / ".events.jsonl.partial").rename(self.path / "events.jsonl")
+
+
+def find_run(name: str, parent: Path) -> RunDirectory:
+    """The run directory that a user means: a path, a run's name, a beginning of one, or `latest`.
+
+    Raises:
+        UsageError: there is none or there are several.
+    """
+    if (Path(name) / "fleet.json").exists():
+        return RunDirectory(Path(name))
+    runs = sorted(p for p in parent.glob("*") if (p / "fleet.json").exists())
+    matches = runs[-1:] if name == "latest" else [p for p in runs if p.name.startswith(name)]
+    if len(matches) != 1:
+        found = f"{len(matches)} runs" if matches else "no finished run"
+        raise UsageError(f"{found} under {parent}/ named {name!r}: `ls {parent}` shows them; `latest` is the newest")
+    return RunDirectory(matches[0])
+
+
+def load_fleet(directory: RunDirectory) -> FleetReport:
+    """The fleet report of a finished run.
+
+    Raises:
+        UsageError: its fleet.json is not one, or of a newer llmprov.
+    """
+    path = directory.path / "fleet.json"
+    try:
+        return FleetReport.model_validate_json(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path} is no fleet report that this llmprov can read: {reason}") from None

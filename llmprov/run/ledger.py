@@ -1,0 +1,174 @@
+"""The ledger: events folded into one entry a host, and each entry into a row of the report."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from llmprov.model import Check, HostReport, Observation, Plan, Status, Verification
+from llmprov.model.report import Converged, Failure
+from llmprov.run import outcome
+
+Stage = Literal["observe", "converge", "verify"]
+
+#: Tasks that Ansible adds by itself or that only steer; they are no work on a host.
+STEERING = {"include_role", "include_tasks", "import_role", "import_tasks", "group_by", "validate_argument_spec", "assert"}
+
+
+@dataclass
+class Entry:
+    """What is known of one host so far."""
+
+    host: str
+    groups: list[str]
+    selected: bool
+    observation: Observation | None = None
+    plan: Plan | None = None
+    verified_plan: Plan | None = None
+    verification: Verification | None = None
+    converged: Converged = field(default_factory=Converged)
+    failures: list[Failure] = field(default_factory=list)
+    unreachable: str | None = None
+    doing: str = ""
+    elapsed_s: dict[str, float] = field(default_factory=dict)
+
+
+class Ledger:
+    """One entry for every host of the inventory, from the start."""
+
+    def __init__(self, hosts: dict[str, list[str]], selected: list[str]) -> None:
+        chosen = set(selected)
+        self.entries = {host: Entry(host, groups, host in chosen) for host, groups in hosts.items()}
+        self.usage_errors: list[str] = []
+
+    # -- folding -------------------------------------------------------------------------------------------------
+
+    def fold(self, stage: Stage, event: dict[str, Any]) -> Entry | None:
+        """Take in one event; returns the entry it touched. An event that makes no sense touches none."""
+        entry = self.entries.get(event.get("host") or "")
+        if entry is None:
+            return None
+        kind, result = event["event"], event.get("result") or {}
+        entry.doing = _task_name(event)
+        if kind == "runner_on_start":
+            return entry
+        seconds = event.get("duration_s")
+        if isinstance(seconds, int | float):
+            entry.elapsed_s[stage] = round(entry.elapsed_s.get(stage, 0.0) + seconds, 3)
+        if kind == "runner_on_unreachable":
+            entry.unreachable = _message(result)
+        elif kind == "runner_on_failed" and not event.get("ignored"):
+            self._failed(entry, stage, event, result)
+        elif kind == "runner_on_ok":
+            self._ok(entry, stage, event, result)
+        return entry
+
+    def _ok(self, entry: Entry, stage: Stage, event: dict[str, Any], result: dict[str, Any]) -> None:
+        if result.get("empty") and event.get("action") not in STEERING:
+            # Runner says ok with nothing in it when a module died silently: that is no evidence of anything.
+            failure = Failure(stage=stage, task=_task_name(event), message="the task returned nothing")
+            entry.failures.append(failure)
+            return
+        self._records(entry, stage, result)
+        if event.get("action") not in STEERING and stage == "converge":
+            entry.converged.tasks += 1
+            if result.get("changed"):
+                entry.converged.changed.append(_task_name(event))
+
+    def _failed(self, entry: Entry, stage: Stage, event: dict[str, Any], result: dict[str, Any]) -> None:
+        kind = (result.get("llmprov") or {}).get("kind")
+        if kind == "usage":
+            self.usage_errors.append(f"host {entry.host}: {_message(result)}")
+        elif kind == "verify" and "verification" in result:
+            self._records(entry, stage, result)
+        elif not (entry.plan and entry.plan.refusals):
+            observing = str(event.get("action", "")).endswith("llmprov_plan")
+            where: Stage = "observe" if observing else stage
+            entry.failures.append(Failure(stage=where, task=_task_name(event), message=_message(result)))
+
+    def _records(self, entry: Entry, stage: Stage, result: dict[str, Any]) -> None:
+        try:
+            if "observation" in result and "plan" in result:
+                self._planned(entry, stage, Plan.model_validate(result["plan"]))
+                entry.observation = Observation.model_validate(result["observation"])
+            if "verification" in result:
+                entry.verification = Verification.model_validate(result["verification"])
+        except ValidationError as error:
+            message = f"a record of this host makes no sense: {str(error).splitlines()[0]}"
+            entry.failures.append(Failure(stage=stage, task=entry.doing, message=message))
+
+    def _planned(self, entry: Entry, stage: Stage, plan: Plan) -> None:
+        if stage == "verify":
+            entry.verified_plan = plan
+        if entry.plan is None:
+            entry.plan = plan
+        elif plan.refusals:
+            entry.plan = entry.plan.model_copy(update={"refusals": plan.refusals})
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def reachable(self) -> list[str]:
+        """Selected hosts that can still be verified: answered, and were not refused."""
+        return [
+            entry.host
+            for entry in self.entries.values()
+            if entry.selected and entry.unreachable is None and entry.plan and not entry.plan.refusals
+        ]
+
+    def reports(self, verify_wanted: bool) -> list[HostReport]:
+        """One row for every host of the inventory, the worst first, then by the inventory's order."""
+        order = list(Status)
+        rows = [self._report(entry, verify_wanted) for entry in self.entries.values()]
+        return sorted(rows, key=lambda row: order.index(row.status))
+
+    def _report(self, entry: Entry, verify_wanted: bool) -> HostReport:
+        verification = entry.verification
+        checks = list(verification.checks) if verification else []
+        checks += outcome.declared_checks(entry.verified_plan)
+        status, summary, remedy = outcome.judge(entry, checks, verify_wanted)
+        return HostReport(
+            host=entry.host,
+            status=status,
+            summary=summary,
+            remedy=remedy,
+            groups=entry.groups,
+            observation=entry.observation,
+            plan=entry.plan,
+            converged=entry.converged,
+            failures=entry.failures,
+            checks=_unique(checks),
+            measurements=verification.measurements if verification else [],
+            drift=entry.verified_plan.pending if entry.verified_plan else [],
+            torch=verification.torch if verification else None,
+            python=verification.python if verification else None,
+            device=verification.device if verification else None,
+            elapsed_s=entry.elapsed_s,
+        )
+
+
+def _unique(checks: list[Check]) -> list[Check]:
+    """One check an id: a host that sends an id twice keeps its worse answer."""
+    found: dict[str, Check] = {}
+    for check in checks:
+        kept = found.get(check.id)
+        if kept is None or outcome.SEVERITY.index(check.status) < outcome.SEVERITY.index(kept.status):
+            found[check.id] = check
+    return list(found.values())
+
+
+def _task_name(event: dict[str, Any]) -> str:
+    return str(event.get("task") or event.get("action") or "")
+
+
+def _message(result: dict[str, Any]) -> str:
+    """The tool's own words on one line, with the last lines of what it printed where it only says `non-zero`."""
+    said = str(result.get("msg") or "").strip()
+    if not said or said.startswith(("non-zero return code", "MODULE FAILURE", "Task failed: Module failed")):
+        printed = next((result[n] for n in ("stderr", "module_stderr", "stdout", "module_stdout") if result.get(n)), "")
+        lines = [line for line in str(printed).splitlines() if line.strip() and not line.startswith("Shared connection")]
+        said = " ".join(filter(None, [said, *lines[-4:]]))
+    said = re.sub(r"^(Task failed: |Data could not be sent to remote host \S+ )", "", said)
+    return " ".join(said.split())[:1500] or "no reason was given"

@@ -1,0 +1,99 @@
+"""How a host ended and how a run ended: from what the ledger holds to a status, a sentence and an exit code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmprov.model import Check, CheckStatus, HostReport, Kind, Plan, Status
+
+if TYPE_CHECKING:
+    from llmprov.run.ledger import Entry
+
+#: Worst first.
+SEVERITY = [CheckStatus.FAIL, CheckStatus.INCONCLUSIVE, CheckStatus.WARN, CheckStatus.PASS]
+
+Judgement = tuple[Status, str, str]
+
+#: What ssh says -> what to do. Searched in order; the first that stands in the message wins.
+CONNECTION_REMEDIES = (
+    ("Host key verification failed", "compare the host's key with the pinned one; if the host was rebuilt, pin it anew"),
+    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "compare the host's key with the pinned one before you trust it"),
+    ("Permission denied", "check ansible_user, the key and the password for this host"),
+    ("Connection refused", "start sshd on the host, or correct ansible_port"),
+    ("timed out", "check that the host is up and that its address and the firewall let you reach it"),
+    ("No route to host", "check that the host is up and its address is right"),
+    ("Could not resolve hostname", "correct ansible_host, or the name service"),
+    ("Name or service not known", "correct ansible_host, or the name service"),
+)
+
+
+def judge(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:
+    """The status of one host, one sentence why, and what to do next."""
+    if not entry.selected:
+        return Status.NOT_SELECTED, "outside --limit", ""
+    if entry.unreachable is not None:
+        return Status.UNREACHABLE, entry.unreachable, _connection_remedy(entry.unreachable)
+    if entry.plan and entry.plan.refusals:
+        sentences = [refusal.sentence() for refusal in entry.plan.refusals]
+        return Status.REFUSED, "; ".join(sentences), entry.plan.refusals[0].remedy
+    if entry.failures:
+        first = entry.failures[0]
+        return Status.FAIL, f"{first.task}: {first.message}", first.remedy or "mend what the sentence names and run again"
+    return _by_checks(entry, checks, verify_wanted)
+
+
+def _connection_remedy(message: str) -> str:
+    found = [remedy for sign, remedy in CONNECTION_REMEDIES if sign.lower() in message.lower()]
+    return found[0] if found else "try `ssh` to the host by hand with the same user and key"
+
+
+def _by_checks(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:
+    if entry.plan is None:
+        return Status.NOT_RUN, "the run ended before its turn came", "run again, with --limit if only for this host"
+    reboot = [a for a in entry.plan.actions if a.kind is Kind.REBOOT]
+    if not verify_wanted:
+        return Status.INCONCLUSIVE, "not verified, as asked", "verify it: `llmprov verify -i INVENTORY`"
+    if entry.verification is None:
+        return Status.NOT_RUN, "the run ended before it was verified", "verify it: `llmprov verify -i INVENTORY`"
+    worst = [c for c in checks if c.status == min((c.status for c in checks), key=SEVERITY.index)]
+    status = Status(worst[0].status.value)
+    if reboot and status is not Status.FAIL:
+        return Status.PENDING, f"waits for a reboot: {reboot[0].why}", "allow it with --reboot"
+    if status is Status.PASS:
+        return status, "", ""
+    summary = "; ".join(check.summary or check.id for check in worst[:3])
+    more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
+    return status, summary + more, next((c.remedy for c in worst if c.remedy), "")
+
+
+def declared_checks(plan: Plan | None) -> list[Check]:
+    """Whether each component was as declared when it was verified; one check a component."""
+    if plan is None:
+        return []
+    found = []
+    for action in plan.actions:
+        same = action.kind is Kind.NONE
+        found.append(
+            Check(
+                id=f"declared.{action.component}",
+                status=CheckStatus.PASS if same else CheckStatus.FAIL,
+                summary=f"{action.component} is as declared" if same else f"{action.component}: {action.why}",
+                measured=action.before,
+                expected=action.after,
+                remedy="" if same else "run `llmprov provision -i INVENTORY`",
+            )
+        )
+    return found
+
+
+def exit_code(hosts: list[HostReport], strict: bool = False) -> int:
+    """The exit code of a run whose rows are `hosts`; where several hold, the first of 4, 3, 5."""
+    statuses = {row.status for row in hosts}
+    if statuses & {Status.UNREACHABLE, Status.NOT_RUN}:
+        return 4
+    stopped = any(row.status is Status.FAIL and row.failures for row in hosts)
+    if statuses & {Status.REFUSED, Status.PENDING} or stopped:
+        return 3
+    if Status.FAIL in statuses or (strict and Status.INCONCLUSIVE in statuses):
+        return 5
+    return 0

@@ -1,0 +1,183 @@
+"""A whole run: inventory, playbooks, ledger, report; whatever happens, every host has a row at the end."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from llmprov.errors import Cancelled, LlmprovError, UsageError
+from llmprov.model import FleetReport, RunInfo
+from llmprov.report import aggregate, markdown
+from llmprov.run import ansible, outcome
+from llmprov.run.content import content_digest
+from llmprov.run.directory import RunDirectory
+from llmprov.run.ledger import Ledger, Stage
+from llmprov.run.progress import Progress, ProgressFactory
+
+
+@dataclass(frozen=True)
+class Work:
+    """Which playbooks a command runs, in order, each with its stage."""
+
+    command: str
+    steps: tuple[tuple[Stage, str], ...]
+
+    @property
+    def verifies(self) -> bool:
+        """Whether hosts are verified at the end."""
+        return any(stage == "verify" for stage, _ in self.steps)
+
+
+PLAN = Work("plan", (("observe", "plan.yml"),))
+PROVISION = Work("provision", (("converge", "converge.yml"), ("verify", "verify.yml")))
+CONVERGE_ONLY = Work("provision", (("converge", "converge.yml"),))
+VERIFY = Work("verify", (("verify", "verify.yml"),))
+
+
+class Session:
+    """One run of one command over one inventory."""
+
+    def __init__(self, work: Work, options: ansible.Options, progress: ProgressFactory, strict: bool = False) -> None:
+        self.work, self.options, self.strict = work, options, strict
+        self._progress_factory = progress
+        self._current: ansible.PlaybookRun | None = None
+        self._interrupts = 0
+        self.inventory = ansible.load_inventory(options)
+        self.ledger = Ledger(self.inventory.hosts, self.inventory.selected)
+        self.errors: list[str] = []
+        self.info = RunInfo(
+            id="",
+            command=work.command,
+            started=datetime.now(UTC),
+            inventory=list(options.inventory),
+            limit=options.limit,
+            tags=(options.tags or "").split(",") if options.tags else [],
+            check_mode=options.check,
+            extra_vars=[_name_only(value) for value in options.extra_vars],
+            strict=strict,
+            versions=ansible.versions(),
+            content_digest=content_digest(),
+        )
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def execute(self, directory: RunDirectory | None) -> FleetReport:
+        """Run every step and return the report; with a directory, write everything into it.
+
+        Raises:
+            UsageError: a variable is wrong; no host was changed.
+        """
+        self.info = self.info.model_copy(update={"id": directory.id if directory else "unsaved"})
+        if directory:
+            directory.write_run(self.info)
+        progress = self._progress_factory(self.ledger)
+        before = signal.signal(signal.SIGINT, self._interrupted)
+        try:
+            self._run_steps(directory, progress)
+        finally:
+            signal.signal(signal.SIGINT, before)
+            progress.close()
+            if directory:
+                directory.close_events()
+        if self.ledger.usage_errors and not self._interrupts:
+            raise UsageError(self._usage_sentence())
+        return self._report(directory)
+
+    def _run_steps(self, directory: RunDirectory | None, progress: Progress) -> None:
+        forks = self.options.forks or ansible.default_forks(len(self.inventory.selected))
+        limit: list[str] | None = None if self.options.limit is None else self.inventory.selected
+        for number, (stage, playbook) in enumerate(self.work.steps):
+            if number:
+                limit = self.ledger.reachable()
+            if self._interrupts or self.ledger.usage_errors or (number and not limit):
+                return
+            progress.stage(stage, len(self.inventory.selected if limit is None else limit))
+            began = time.monotonic()
+            self._run_playbook(stage, playbook, limit, forks, directory, progress)
+            self.info.stages_s[stage] = round(time.monotonic() - began, 3)
+
+    def _run_playbook(
+        self,
+        stage: Stage,
+        playbook: str,
+        limit: list[str] | None,
+        forks: int,
+        directory: RunDirectory | None,
+        progress: Progress,
+    ) -> None:
+        self._current = ansible.PlaybookRun(playbook, self.options, limit, forks)
+        for event in self._current:
+            entry = self.ledger.fold(stage, event)
+            if entry is not None:
+                progress.event(stage, event, entry)
+            if directory:
+                directory.record_event(stage, event)
+        problem = self._current.problem()
+        self._current = None
+        if problem and not self._interrupts:
+            self.errors.append(f"{stage}: Ansible did not finish: {problem}")
+
+    def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
+        self._interrupts += 1
+        if self._current:
+            self._current.cancel()
+        if self._interrupts > 1:
+            raise Cancelled("stopped at once; remote commands may still run")
+
+    # -- reporting -----------------------------------------------------------------------------------------------
+
+    def _report(self, directory: RunDirectory | None) -> FleetReport:
+        rows = self.ledger.reports(verify_wanted=self.work.verifies)
+        code = outcome.exit_code(rows, self.strict and self.work.verifies)
+        if self.errors:
+            code = 1
+        if self._interrupts:
+            code = Cancelled.exit_code
+        info = self.info.model_copy(
+            update={"finished": datetime.now(UTC), "outcome": "cancelled" if self._interrupts else "finished"}
+        )
+        fleet = aggregate.fleet(info, rows, code, self.errors)
+        if directory:
+            directory.write("report.md", markdown.render(fleet))
+            directory.write_fleet(fleet)
+        return fleet
+
+    def _usage_sentence(self) -> str:
+        first, *others = sorted(set(self.ledger.usage_errors))
+        return first + (f" (and {len(others)} more)" if others else "")
+
+
+def _name_only(value: str) -> str:
+    """What of an `-e` may be kept: names and files, never values."""
+    if value.startswith("@"):
+        return value
+    if value.lstrip().startswith(("{", "[")):
+        return "(inline)"
+    return " ".join(word.split("=")[0] for word in value.split() if "=" in word)
+
+
+def run(
+    work: Work, options: ansible.Options, progress: ProgressFactory, runs: Path | None, strict: bool = False
+) -> tuple[FleetReport, Path | None]:
+    """Run a command and return its report and its directory (None where nothing is kept).
+
+    Raises:
+        LlmprovError: of the kinds that `llmprov.errors` names.
+    """
+    session = Session(work, options, progress, strict)
+    directory = RunDirectory.create(runs) if runs is not None else None
+    try:
+        return session.execute(directory), directory.path if directory else None
+    except UsageError:
+        # Nothing ran on any host: a directory without a report would only be in the way.
+        if directory:
+            shutil.rmtree(directory.path, ignore_errors=True)
+        raise
+    except OSError as error:
+        raise LlmprovError(f"the run could not go on: {error}") from error
+

@@ -1,0 +1,122 @@
+"""The child process that ansible-runner runs in: a spec on standard input, one JSON line an event on standard output.
+
+A process of its own because runner copies the whole environment of its process into an artifact and into Ansible, and
+has no argument against it; this one is started with an allow-listed environment. ansible_runner.run() is bypassed for
+the two classes under it, because it writes the passwords it is given into a file.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import sys
+from typing import Any
+
+#: Events that say something about a host or a stage; the rest is ansible-playbook's own chatter.
+WANTED = {
+    "playbook_on_stats",
+    "playbook_on_play_start",
+    "runner_on_start",
+    "runner_on_ok",
+    "runner_on_failed",
+    "runner_on_unreachable",
+    "runner_on_skipped",
+    "error",
+}
+
+#: What is kept of a task's result beside llmprov's own records, in characters each.
+KEPT_TEXT = {"msg": 4000, "stderr": 1000, "stdout": 1000, "module_stderr": 1000, "module_stdout": 1000}
+KEPT_RECORDS = ("llmprov", "plan", "observation", "verification", "refused", "components")
+
+
+def slim(event: dict[str, Any]) -> dict[str, Any] | None:
+    """The part of a runner event that the ledger needs; None for an event it does not."""
+    kind = event.get("event")
+    if kind not in WANTED:
+        return None
+    data = event.get("event_data") or {}
+    if kind == "error":
+        return {"event": kind, "message": str(event.get("stdout", ""))[:2000]}
+    if kind == "playbook_on_stats":
+        names = ("ok", "changed", "dark", "failures", "skipped", "processed", "rescued")
+        return {"event": kind, "stats": {name: data.get(name) or {} for name in names}}
+    slimmed = {"event": kind, "play": data.get("play"), "task": data.get("task"), "host": data.get("host")}
+    slimmed |= {"action": data.get("task_action"), "role": data.get("role"), "duration_s": data.get("duration")}
+    result = data.get("res")
+    if isinstance(result, dict):
+        slimmed["result"] = slim_result(result)
+        slimmed["ignored"] = bool(data.get("ignore_errors"))
+    return slimmed
+
+
+def slim_result(result: dict[str, Any]) -> dict[str, Any]:
+    """A task's result without what only Ansible needs."""
+    kept: dict[str, Any] = {name: result[name] for name in KEPT_RECORDS if "llmprov" in result and name in result}
+    for name, limit in KEPT_TEXT.items():
+        if result.get(name):
+            text = result[name] if isinstance(result[name], str) else json.dumps(result[name])
+            kept[name] = text[:limit] if name == "msg" else text[-limit:]
+    kept["changed"] = bool(result.get("changed"))
+    kept["empty"] = not set(result) - {"_ansible_no_log", "changed"}
+    return kept
+
+
+def emit(record: dict[str, Any]) -> None:
+    """One line on standard output; a parent that is gone is no reason to fail."""
+    try:
+        sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        return
+
+
+def handle(event: dict[str, Any]) -> bool:
+    """runner's event handler: never raises, and returns False so that runner keeps no file of the event."""
+    try:
+        slimmed = slim(event)
+        if slimmed is not None:
+            emit(slimmed)
+    except Exception as error:  # a raise here would end the whole run
+        emit({"event": "error", "message": f"an event could not be read: {error}"})
+    return False
+
+
+def cancel_asked() -> bool:
+    """Whether the parent said to stop: it writes a line, or is gone."""
+    return bool(select.select([sys.stdin], [], [], 0)[0])
+
+
+def main() -> int:
+    """Run one playbook as the spec on the first line of standard input says."""
+    # ctrl-C reaches the whole process group; the parent decides, and says so on standard input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    spec = json.loads(sys.stdin.readline())
+    from ansible_runner.config.runner import RunnerConfig
+    from ansible_runner.runner import Runner
+
+    config = RunnerConfig(
+        private_data_dir=spec["private_data_dir"],
+        project_dir=spec["working_directory"],
+        ident="run",
+        playbook=spec["playbook"],
+        inventory=spec["inventory"],
+        limit=spec["limit"],
+        forks=spec["forks"],
+        cmdline=spec["arguments"],
+        passwords=spec["passwords"] or None,
+        settings={"pexpect_timeout": 1, "pexpect_use_poll": True},
+        envvars=spec["environment"],
+        quiet=True,
+    )
+    config.suppress_output_file = True
+    config.prepare()
+    config.suppress_ansible_output = True
+    runner = Runner(config, event_handler=handle, cancel_callback=cancel_asked)
+    runner.run()
+    emit({"event": "finished", "status": runner.status, "rc": runner.rc})
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,70 @@
+# The two commands of the README: `make demo` and `make test`. Each installs what it needs and says what it does.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo demo-down test lint unit lab-tests bench generate lab-packages clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       a fleet of three hosts on this machine, provisioned, verified, reported"
+	@echo "make demo-down  remove that fleet"
+	@echo "make test       everything CI runs"
+	@echo "make bench      timings, as ratios within one run"
+	@echo "make generate   write what follows from llmprov/model: role defaults, argument specs, docs, schema"
+
+# The first line of a demo says where it will work; the rights are tried, not guessed from the user id.
+demo:
+	@bash tools/where.sh > .demo-where
+	@cat .demo-where
+	@$(MAKE) -s --no-print-directory $(BIN)/llmprov
+	@if grep -q '^demo: a lab' .demo-where; then $(MAKE) -s --no-print-directory lab-packages; fi
+	@$(BIN)/python -m llmprov.lab.demo $$(grep -q '^demo: a lab' .demo-where || echo --here)
+
+demo-down:
+	@$(BIN)/llmprov lab down --prefix demo
+
+$(BIN)/llmprov: pyproject.toml constraints.txt
+	@echo "make: installing llmprov and its dependencies into $(VENV)"
+	@bash tools/venv.sh $(PYTHON) $(VENV)
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable . 2> >(grep -v '^WARNING: Location' >&2)
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/llmprov
+	@echo "make: installing the tools for tests into $(VENV)"
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,torch]' 2> >(grep -v '^WARNING: Location' >&2)
+	@touch $@
+
+lab-packages:
+	@bash tools/lab-packages.sh
+
+test: $(VENV)/.dev
+	@bash tools/where.sh | grep -q '^demo: a lab' && $(MAKE) -s --no-print-directory lab-packages || true
+	@$(MAKE) -s --no-print-directory lint
+	@echo "make: tests with $$($(BIN)/python --version) and $$($(BIN)/ansible --version | head -n 1)"
+	@$(BIN)/python -m pytest tests
+
+lint: $(VENV)/.dev
+	@echo "make: ruff, mypy, yamllint, ansible-lint"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/yamllint --strict .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --quiet playbooks roles
+
+unit: $(VENV)/.dev
+	@$(BIN)/python -m pytest tests/unit
+
+lab-tests: $(VENV)/.dev lab-packages
+	@$(BIN)/python -m pytest tests/lab
+
+bench: $(VENV)/.dev lab-packages
+	@$(BIN)/python -m tests.bench
+
+generate: $(VENV)/.dev
+	@$(BIN)/python -m llmprov.model.generate
+
+clean:
+	@rm -rf $(VENV) .demo-where dist build .mypy_cache .ruff_cache .pytest_cache .ansible

@@ -1,0 +1,83 @@
+"""`make demo`: from bare hosts to a trained model and a fleet report, in a lab or on this machine itself."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from llmprov.errors import LabUnsupported, LlmprovError
+from llmprov.lab import Fleet
+from llmprov.model import PytorchVars
+
+PREFIX, NETWORK, HOSTS = "demo", "10.77.16.0/24", 3
+
+TORCH = PytorchVars()
+
+
+def say(text: str) -> None:
+    """One line of what the demo does."""
+    sys.stdout.write(f"demo: {text}\n")
+    sys.stdout.flush()
+
+
+def offers(requirement: str, *flags: str) -> bool:
+    """Whether pip, as this machine has it set, finds `requirement`; nothing is installed."""
+    argv = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps", "--ignore-installed", "--retries", "0"]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [*argv, "--target", folder, "--timeout", "5", *flags, requirement], capture_output=True, check=False
+        )
+    return done.returncode == 0
+
+
+def torch_variables() -> list[str]:
+    """Where a CPU build of torch comes from here, found out by asking: as `-e` values."""
+    if offers(f"torch=={TORCH.version}+cpu"):
+        say(f"torch {TORCH.version}+cpu comes from this machine's own package indexes")
+        return ["pytorch_variant=cpu", "pytorch_index_url="]
+    if offers(f"torch=={TORCH.version}+cpu", "--index-url", f"{TORCH.index_url}/cpu"):
+        say(f"torch {TORCH.version}+cpu comes from {TORCH.index_url}/cpu")
+        return ["pytorch_variant=cpu"]
+    say(f"no CPU build of torch {TORCH.version} can be reached: taking the package index's own, which is large")
+    return ["pytorch_variant=any", "pytorch_index_url="]
+
+
+def provision(inventory: Path) -> int:
+    """Run `llmprov provision` as a user would, and return its exit code."""
+    variables = [word for value in torch_variables() for word in ("-e", value)]
+    argv = ["provision", "-i", str(inventory), "-e", "@inventory/demo-vars.yml", *variables]
+    say("llmprov " + " ".join(argv))
+    return subprocess.run([str(Path(sys.executable).parent / "llmprov"), *argv], check=False).returncode
+
+
+def in_lab() -> int:
+    """Three hosts of a lab."""
+    fleet = Fleet(PREFIX)
+    say(f"llmprov lab up -n {HOSTS} --prefix {PREFIX} --network {NETWORK}")
+    for host in fleet.up(HOSTS, address_range=NETWORK):
+        say(f"{host.name} at {host.address} is {host.state}, Debian {host.release}")
+    code = provision(fleet.inventory)
+    say(f"look around: .venv/bin/llmprov lab ssh {PREFIX}1 --prefix {PREFIX}; take it down: make demo-down")
+    return code
+
+
+def main() -> int:
+    """Run the demo; the exit code is that of `llmprov provision`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--here", action="store_true", help="provision this machine itself")
+    try:
+        if not parser.parse_args().here:
+            return in_lab()
+    except LabUnsupported as reason:
+        say(f"the lab could not be made ({reason}), so the demo provisions this machine itself")
+    except LlmprovError as error:
+        sys.stderr.write(f"demo: {error}\n")
+        return error.exit_code
+    return provision(Path("inventory/localhost.yml"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -20,8 +20,8 @@ SAMPLES = 8192
 HELD_OUT = 2048
 BATCH = 128
 LEARNING_RATE = 0.1
-EPOCHS = 8
-#: A guess is right once in `CLASSES`; with these settings the loss is near 0 and the accuracy above 0.99.
+EPOCHS = 6
+
 
 
 def make_data(torch: Any, device: Any) -> Tuple[Any, Any]:
@@ -38,6 +38,8 @@ def make_data(torch: Any, device: Any) -> Tuple[Any, Any]:
 def train(torch: Any, device: Any) -> Dict[str, float]:
     """Train and return `accuracy` (held out, a fraction), `loss` (of the last batch), `samples_per_s`, `elapsed_s`."""
     nn, functional = torch.nn, torch.nn.functional
+    # The layers are too small to share out: with more threads their waiting for each other is what would be timed.
+    torch.set_num_threads(1)
     torch.manual_seed(SEED)
     points, classes = make_data(torch, device)
     model = nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES)).to(device)

@@ -22,6 +22,8 @@ def accuracy(row: HostReport) -> str:
 
 def done(row: HostReport) -> str:
     """What was done on a host, in words."""
+    if row.plan is None:
+        return ""
     changed = len(row.converged.changed)
     return f"{changed} change{'s' if changed != 1 else ''}" if changed else "nothing"
 
@@ -37,5 +39,5 @@ def sentence(fleet: FleetReport) -> str:
     """The whole run in one sentence."""
     counts = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in fleet.counts.items())
     changed = sum(len(row.converged.changed) for row in fleet.hosts)
-    what = "nothing was changed on any host" if not changed else f"{changed} changes were made"
-    return f"{len(fleet.hosts)} hosts: {counts}; {what}."
+    what = "nothing was changed on any host" if not changed else f"{changed} change{'s' if changed > 1 else ''} made"
+    return f"{len(fleet.hosts)} host{'s' if len(fleet.hosts) != 1 else ''}: {counts}; {what}."

@@ -24,7 +24,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 RUNS = Path("runs")
 
 RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run directories are kept.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the fleet report as JSON, and nothing else, on stdout.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the fleet report as JSON, and nothing else, on stdout.")
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 for inconclusive hosts too.")]
 
 
@@ -48,25 +50,38 @@ def ansible_options(function: Function) -> Function:
 
     def given(
         inventory: Annotated[
-            list[str], typer.Option("-i", "--inventory", metavar="INV", help="Inventory, of any kind Ansible reads.")
+            list[str],
+            typer.Option("-i", "--inventory", metavar="INV", help="Inventory, of any kind Ansible reads."),
         ] = [],  # noqa: B006 - typer reads the default, nobody changes it
-        limit: Annotated[str | None, typer.Option("-l", "--limit", help="Only the hosts that this pattern matches.")] = None,
+        limit: Annotated[
+            str | None, typer.Option("-l", "--limit", help="Only the hosts that this pattern matches.")
+        ] = None,
         tags: Annotated[str | None, typer.Option("-t", "--tags", help="Only tasks with these tags.")] = None,
         skip_tags: Annotated[str | None, typer.Option("--skip-tags", help="No tasks with these tags.")] = None,
         check: Annotated[bool, typer.Option("-C", "--check", help="Change nothing; tell what would change.")] = False,
         diff: Annotated[bool, typer.Option("-D", "--diff", help="Record what changes in files and packages.")] = False,
         extra_vars: Annotated[
-            list[str], typer.Option("-e", "--extra-vars", metavar="VARS", help="Variables: key=value, JSON, or @FILE.")
+            list[str],
+            typer.Option("-e", "--extra-vars", metavar="VARS", help="Variables: key=value, JSON, or @FILE."),
         ] = [],  # noqa: B006
-        forks: Annotated[int | None, typer.Option("-f", "--forks", min=1, help="Hosts at once; default by memory.")] = None,
+        forks: Annotated[
+            int | None, typer.Option("-f", "--forks", min=1, help="Hosts at once; default by memory.")
+        ] = None,
         user: Annotated[str | None, typer.Option("-u", "--user", help="Log in as this user.")] = None,
-        private_key: Annotated[str | None, typer.Option("--private-key", metavar="FILE", help="Log in with this key.")] = None,
+        private_key: Annotated[
+            str | None, typer.Option("--private-key", metavar="FILE", help="Log in with this key.")
+        ] = None,
         become: Annotated[bool, typer.Option("-b", "--become", help="Use sudo on hosts.")] = False,
         ask_pass: Annotated[bool, typer.Option("-k", "--ask-pass", help="Ask for the SSH password.")] = False,
-        ask_become_pass: Annotated[bool, typer.Option("-K", "--ask-become-pass", help="Ask for the sudo password.")] = False,
-        ask_vault_pass: Annotated[bool, typer.Option("-J", "--ask-vault-pass", help="Ask for the vault password.")] = False,
+        ask_become_pass: Annotated[
+            bool, typer.Option("-K", "--ask-become-pass", help="Ask for the sudo password.")
+        ] = False,
+        ask_vault_pass: Annotated[
+            bool, typer.Option("-J", "--ask-vault-pass", help="Ask for the vault password.")
+        ] = False,
         vault_password_file: Annotated[
-            list[str], typer.Option("--vault-password-file", metavar="FILE", help="File with the vault password.")
+            list[str],
+            typer.Option("--vault-password-file", metavar="FILE", help="File with the vault password."),
         ] = [],  # noqa: B006
         vault_id: Annotated[list[str], typer.Option("--vault-id", metavar="ID", help="Vault identity.")] = [],  # noqa: B006
     ) -> ansible.Options:
@@ -136,5 +151,3 @@ def run_and_show(
         if path is not None:
             out().print(f"report: {path / 'report.md'}", soft_wrap=True)
     raise typer.Exit(fleet.exit_code)
-
-

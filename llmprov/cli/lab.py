@@ -25,11 +25,13 @@ def up(
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=200, help="How many hosts.")] = 3,
     release: Annotated[str, typer.Option("--release", help="bookworm or trixie, for hosts that are new.")] = "bookworm",
     gpu: Annotated[
-        list[str], typer.Option("--gpu", metavar="[HOST=]ID[*COUNT]", help="PCI id that hosts show as an NVIDIA device.")
+        list[str],
+        typer.Option("--gpu", metavar="[HOST=]ID[*COUNT]", help="PCI id that hosts show as an NVIDIA device."),
     ] = [],  # noqa: B006
     prefix: Prefix = DEFAULT_PREFIX,
     network: Annotated[
-        str | None, typer.Option("--network", metavar="RANGE", help=f"Address range [default: {DEFAULT_NETWORK}]")
+        str | None,
+        typer.Option("--network", metavar="RANGE", help=f"Address range [default: {DEFAULT_NETWORK}]"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -58,7 +60,7 @@ def ssh(
     """Log in to a host, or run a command on it."""
     argv = Fleet(prefix).ssh_command(name, tuple(command))
     sys.stdout.flush()
-    os.execvp(argv[0], argv)  # noqa: S606
+    os.execvp(argv[0], argv)
 
 
 @app.command(epilog="Example: llmprov lab down --keep-base")

@@ -43,8 +43,19 @@ def _fetch(version: str, architecture: str, program: Path) -> None:
     platforms = [word for name in PLATFORMS for word in ("--platform", f"{name}_{architecture}")]
     with tempfile.TemporaryDirectory(dir=program.parent) as folder:
         done = subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *platforms]
-            + ["--dest", folder, f"uv=={version}"],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--only-binary=:all:",
+                *platforms,
+                "--dest",
+                folder,
+                f"uv=={version}",
+            ],
             capture_output=True,
             text=True,
             check=False,

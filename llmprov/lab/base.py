@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from llmprov.errors import LabError
+from llmprov.errors import UsageError
 from llmprov.lab import machine
 
 RELEASES = ("bookworm", "trixie")
@@ -43,12 +43,12 @@ def _locked(path: Path) -> Iterator[None]:
 def _recipe(release: str) -> tuple[list[str], str, list[Path]]:
     """Everything that goes into a tree: apt sources, apt's proxy settings, certificates."""
     if release not in RELEASES:
-        raise LabError(f"a lab has hosts of {' or '.join(RELEASES)}, and {release!r} was asked for")
+        raise UsageError(f"a lab has hosts of {' or '.join(RELEASES)}, and {release!r} was asked for")
     return machine.apt_sources(release), machine.apt_proxy_settings(), machine.certificates()
 
 
 def base_path(root: Path, release: str) -> Path:
-    """Where the tree of `release` lies: its name carries a digest of its recipe, so a changed machine gets a new tree."""
+    """Where the tree of `release` lies: named by a digest of its recipe, so a changed machine gets a new tree."""
     sources, proxies, certificates = _recipe(release)
     text = "\n".join([*sources, *PACKAGES, proxies, *(c.read_text("utf-8") for c in certificates)])
     return root / f"{release}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

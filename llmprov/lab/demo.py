@@ -25,10 +25,23 @@ def say(text: str) -> None:
 
 def offers(requirement: str, *flags: str) -> bool:
     """Whether pip, as this machine has it set, finds `requirement`; nothing is installed."""
-    argv = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps", "--ignore-installed", "--retries", "0"]
+    argv = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--quiet",
+        "--no-deps",
+        "--ignore-installed",
+        "--retries",
+        "0",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [*argv, "--target", folder, "--timeout", "5", *flags, requirement], capture_output=True, check=False
+            [*argv, "--target", folder, "--timeout", "5", *flags, requirement],
+            capture_output=True,
+            check=False,
         )
     return done.returncode == 0
 

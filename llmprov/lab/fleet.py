@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel
 
 from llmprov.depot.pip_config import PipConfig
-from llmprov.errors import LabError
+from llmprov.errors import UsageError
 from llmprov.lab import base, machine, network
 from llmprov.lab.host import USER, LabHost
 
@@ -57,7 +57,7 @@ class Fleet:
 
     def __init__(self, prefix: str = DEFAULT_PREFIX, state: Path = STATE) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9]{0,7}", prefix):
-            raise LabError(f"--prefix is a letter and up to 7 letters or digits, and {prefix!r} is not")
+            raise UsageError(f"--prefix is a letter and up to 7 letters or digits, and {prefix!r} is not")
         self.prefix = prefix
         self.state = state
         self.directory = state / "labs" / prefix
@@ -100,7 +100,7 @@ class Fleet:
             if not record.hosts:
                 record.network = address_range or DEFAULT_NETWORK
             if address_range not in (None, record.network):
-                raise LabError(
+                raise UsageError(
                     f"lab {self.prefix} is up on {record.network}: take it down to move it to {address_range}"
                 )
             wanted = [f"{self.prefix}{i}" for i in range(1, count + 1)]
@@ -130,12 +130,12 @@ class Fleet:
         """The host `name`, as `up` made it.
 
         Raises:
-            LabError: this lab has no such host; says which it has.
+            UsageError: this lab has no such host; says which it has.
         """
         record = self._record()
         if name not in record.hosts:
             there = ", ".join(record.hosts) or "none: run `llmprov lab up`"
-            raise LabError(f"lab {self.prefix} has no host {name!r}; it has {there}")
+            raise UsageError(f"lab {self.prefix} has no host {name!r}; it has {there}")
         addresses = ipaddress.IPv4Network(record.network)
         pip = PipConfig.of_this_machine()
         asked = record.hosts[name]
@@ -244,7 +244,11 @@ class Fleet:
     def ssh_command(self, name: str, command: tuple[str, ...] = ()) -> list[str]:
         """The OpenSSH command line that logs in to `name`."""
         host = self.host(name)
-        options = [f"UserKnownHostsFile={self.known_hosts}", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes"]
+        options = [
+            f"UserKnownHostsFile={self.known_hosts}",
+            "StrictHostKeyChecking=yes",
+            "IdentitiesOnly=yes",
+        ]
         flags = [word for option in options for word in ("-o", option)]
         return ["ssh", "-i", str(self.key), *flags, f"{USER}@{host.address}", *command]
 
@@ -253,24 +257,28 @@ def _check_range(network_text: str, count: int) -> None:
     try:
         parsed = ipaddress.IPv4Network(network_text)
     except ValueError as error:
-        raise LabError(f"--network is an IPv4 range like {DEFAULT_NETWORK}, and {network_text!r} is not: {error}") from None
+        raise UsageError(
+            f"--network is an IPv4 range like {DEFAULT_NETWORK}, and {network_text!r} is not: {error}"
+        ) from None
     if parsed.prefixlen > 24 or not parsed.is_private:
-        raise LabError(f"--network is a private range of /24 or larger, and {network_text} is not")
+        raise UsageError(f"--network is a private range of /24 or larger, and {network_text} is not")
     if count > 200:
-        raise LabError(f"a lab has at most 200 hosts, and {count} were asked for")
+        raise UsageError(f"a lab has at most 200 hosts, and {count} were asked for")
 
 
 def parse_gpus(options: tuple[str, ...], names: list[str]) -> dict[str, list[str]]:
     """`10de:2330` for every host, `lab2=10de:2330` for one, `10de:2330*8` for eight of them: PCI ids by host.
 
     Raises:
-        LabError: an option has another form, or names a host that is not asked for.
+        UsageError: an option has another form, or names a host that is not asked for.
     """
     found: dict[str, list[str]] = {name: [] for name in names}
     for option in options:
         match = re.fullmatch(r"(?:([a-z0-9]+)=)?([0-9a-f]{4}:[0-9a-f]{4})(?:\*([1-9]|1[0-6]))?", option.lower())
         if match is None or (match[1] and match[1] not in found):
-            raise LabError(f"--gpu is [HOST=]VENDOR:DEVICE[*COUNT], like {names[-1]}=10de:2330*8, and {option!r} is not")
+            raise UsageError(
+                f"--gpu is [HOST=]VENDOR:DEVICE[*COUNT], like {names[-1]}=10de:2330*8, and {option!r} is not"
+            )
         for name in [match[1]] if match[1] else names:
             found[name] += [match[2]] * int(match[3] or 1)
     return found

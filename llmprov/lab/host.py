@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -99,7 +100,12 @@ class LabHost:
         for slot, identifier in enumerate(self.gpus, start=1):
             vendor, device = identifier.split(":")
             where = f"var/lib/llmprov-lab/pci/0000:{slot:02x}:00.0"
-            values = {"vendor": vendor, "device": device, "subsystem_vendor": vendor, "subsystem_device": "0000"}
+            values = {
+                "vendor": vendor,
+                "device": device,
+                "subsystem_vendor": vendor,
+                "subsystem_device": "0000",
+            }
             for name, value in values.items():
                 self._write(f"{where}/{name}", f"0x{value}\n")
             self._write(f"{where}/class", "0x030200\n")
@@ -117,18 +123,17 @@ class LabHost:
         """Boot the host in the background unless it runs; `wait_ready` says when it answers."""
         if self.processes():
             return
+        self.stop()  # what a crash left of it: an init without its loop cannot come back from a reboot
         script = self.directory / "supervise.sh"
         script.write_text(self._supervisor(bridge), encoding="utf-8")
-        with (self.directory / "console.log").open("ab") as console:
-            subprocess.Popen(
-                ["sh", str(script)],
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-                cwd="/",
-                env={"PATH": os.environ["PATH"], "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-            )
+        # By way of a shell that ends at once: the host is nobody's child, and outlives whoever started it.
+        log = shlex.quote(str(self.directory / "console.log"))
+        subprocess.run(
+            ["sh", "-c", f"setsid sh {shlex.quote(str(script))} </dev/null >>{log} 2>&1 &"],
+            check=True,
+            cwd="/",
+            env={"PATH": os.environ["PATH"], "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+        )
 
     def _supervisor(self, bridge: str) -> str:
         """A shell loop that boots the host again when it reboots, each time inside control groups of its own.
@@ -155,8 +160,7 @@ class LabHost:
         enter = 'for group; do mkdir -p "$group" && echo $$ > "$group/cgroup.procs"; done; exec ' + shlex.join(nspawn)
         groups = shlex.join(str(group) for group in self._control_groups())
         return (
-            f"while :; do\n  sh -c {shlex.quote(enter)} sh {groups}\n"
-            f"  [ $? -eq {REBOOT_EXIT_CODE} ] || exit 0\ndone\n"
+            f"while :; do\n  sh -c {shlex.quote(enter)} sh {groups}\n  [ $? -eq {REBOOT_EXIT_CODE} ] || exit 0\ndone\n"
         )
 
     def _control_groups(self) -> Iterator[Path]:
@@ -177,6 +181,15 @@ class LabHost:
                 if any(self._owns(word) for word in words):
                     found.append(int(entry.name))
         return found
+
+    def _members(self) -> list[int]:
+        """Every process in the host's control groups, those inside the host too."""
+        files = [p for group in self._control_groups() if group.is_dir() for p in group.rglob("cgroup.procs")]
+        found: set[int] = set()
+        for path in files:
+            with contextlib.suppress(OSError):
+                found |= set(map(int, path.read_text().split()))
+        return sorted(found - {0, os.getpid()})
 
     def _owns(self, word: str) -> bool:
         return word in (str(self.directory / "supervise.sh"), f"--directory={self.root}") or (
@@ -223,10 +236,9 @@ class LabHost:
     def stop(self) -> None:
         """Cut the host's power; safe when it is off."""
         deadline = time.monotonic() + 20
-        while pids := self.processes():
-            leader = self.leader()
-            for pid in [*pids, *([leader] if leader else [])]:
-                # The loop first, so that nothing starts anew; then init, with which the kernel ends all of the host.
+        while pids := [*self.processes(), *self._members()]:
+            for pid in pids:
+                # The loop first, so that nothing starts anew; then all that is inside.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             if time.monotonic() > deadline:
@@ -254,16 +266,20 @@ def _is_init(pid: int) -> bool:
 def _ssh_key(address: str) -> str | None:
     """The base64 ed25519 key that the sshd at `address` shows, or None while there is none."""
     try:
-        with paramiko.Transport((address, 22)) as transport:
-            transport.start_client(timeout=5)
-            return transport.get_remote_server_key().get_base64()
+        with socket.create_connection((address, 22), timeout=2) as connection, paramiko.Transport(connection) as ssh:
+            ssh.start_client(timeout=5)
+            return ssh.get_remote_server_key().get_base64()
     except (OSError, paramiko.SSHException, EOFError):
         return None
 
 
 def _remove_group(group: Path) -> None:
-    for directory, _, _ in os.walk(group, topdown=False):
-        with contextlib.suppress(OSError):
-            Path(directory).rmdir()
+    """Remove a control group and those in it; the kernel lets go of one only when its last process is quite gone."""
+    deadline = time.monotonic() + 5
+    while group.is_dir() and time.monotonic() < deadline:
+        for directory, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(directory).rmdir()
+        time.sleep(0.02)
     with contextlib.suppress(OSError):
         group.parent.rmdir()

@@ -58,7 +58,9 @@ def _try_mounts() -> None:
     with tempfile.TemporaryDirectory(prefix="llmprov-try-") as name:
         for part in ("lower", "upper", "work", "merged"):
             (Path(name) / part).mkdir()
-        mount = f"mount -t overlay overlay -o lowerdir={name}/lower,upperdir={name}/upper,workdir={name}/work {name}/merged"
+        mount = (
+            f"mount -t overlay overlay -o lowerdir={name}/lower,upperdir={name}/upper,workdir={name}/work {name}/merged"
+        )
         done = subprocess.run(
             ["unshare", "--mount", "--pid", "--fork", "sh", "-c", f"{mount} && mount -t proc proc /proc"],
             capture_output=True,
@@ -72,9 +74,7 @@ def _try_mounts() -> None:
 
 def _try_links() -> None:
     name = f"llmtry{os.getpid() % 100000}"
-    done = subprocess.run(
-        ["ip", "link", "add", name, "type", "bridge"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["ip", "link", "add", name, "type", "bridge"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stderr.strip() or "no reason given").splitlines()[-1]
         raise LabUnsupported(f"a lab needs the right to make network bridges, which this account lacks here ({said})")

@@ -65,7 +65,7 @@ def _refuse_overlap(prefix: str, network: Network) -> None:
     for link in _links():
         if link.get("ifname") == bridge_name(prefix):
             raise LabError(
-                f"an interface named {bridge_name(prefix)} is here and this lab did not make it: choose another --prefix"
+                f"the interface {bridge_name(prefix)} is here and this lab did not make it: choose another --prefix"
             )
     for route in json.loads(run("ip", "-json", "route", "show")):
         if route.get("dst") in (None, "default"):
@@ -103,7 +103,7 @@ def _forwarding_file(interface: str) -> Path:
 
 
 def _ensure_forwarding(bridge: str, state: Path) -> None:
-    """Forward between the bridge and the way out; what was set before is kept in `state` for the last lab to restore."""
+    """Forward between the bridge and the way out; what was set before is kept in `state`."""
     _forwarding_file(bridge).write_text("1")
     ways_out = {r["dev"] for r in json.loads(run("ip", "-json", "route", "show", "default"))}
     with (state / "forwarding.json").open("a+") as handle:

@@ -1,10 +1,10 @@
 """The records that pass between stages, and nothing else does.
 
-    desired       what a fleet should be: the variables of every role
-    observation   what is on a host
-    plan          what would be done about the difference
-    verification  what the payload saw
-    report        one host's row, and the fleet's
+desired       what a fleet should be: the variables of every role
+observation   what is on a host
+plan          what would be done about the difference
+verification  what the payload saw
+report        one host's row, and the fleet's
 """
 
 from llmprov.model.desired import ROLES, Desired, PreflightVars, PytorchVars, RoleVars, VenvVars, VerifyVars

@@ -11,13 +11,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 State = Literal["present", "absent"]
 
 #: Where the environment lives unless told otherwise; `llm_env_path` moves it for every role at once.
 ENV_PATH = "/opt/llmprov/envs/llm"
 
-SHARED_ENV_PATH = {"shared": "llm_env_path"}
+SHARED_ENV_PATH: JsonDict = {"shared": "llm_env_path"}
 
 
 def _requirement(text: str) -> str:
@@ -67,7 +68,9 @@ class PreflightVars(RoleVars):
     summary = "Make sure a host can be provisioned, and give it Python."
 
     min_free_gb: float = Field(
-        3.0, ge=0, description="Free space, in GB, that the file system of the environment must have before installing."
+        3.0,
+        ge=0,
+        description="Free space, in GB, that the file system of the environment must have before installing.",
     )
     max_clock_skew_s: float = Field(
         60.0,
@@ -76,10 +79,13 @@ class PreflightVars(RoleVars):
         "a wrong clock breaks certificates and timings.",
     )
     lock_timeout_s: int = Field(
-        300, ge=0, description="How long, in seconds, to wait for another package manager on the host to finish."
+        300,
+        ge=0,
+        description="How long, in seconds, to wait for another package manager on the host to finish.",
     )
     allow_unsupported: bool = Field(
-        False, description="Go on where the operating system or the architecture is not among the supported ones."
+        False,
+        description="Go on where the operating system or the architecture is not among the supported ones.",
     )
 
 
@@ -97,7 +103,8 @@ class VenvVars(RoleVars):
         description="Python version of the environment, such as `3.11`; empty takes the host's own python3.",
     )
     packages: list[Package] = Field(
-        [], description="Packages that must be there, each a requirement such as `numpy>=2,<3`; PyTorch has its own role."
+        [],
+        description="Packages that must be there, each a requirement such as `numpy>=2,<3`; PyTorch has its own role.",
     )
     packages_absent: list[PackageName] = Field([], description="Packages that must not be there.")
     uv_version: Annotated[str, AfterValidator(_version)] = Field(
@@ -116,7 +123,7 @@ class PytorchVars(RoleVars):
     env_path: AbsolutePath = Field(
         ENV_PATH, description="Directory of the environment.", json_schema_extra=SHARED_ENV_PATH
     )
-    version: Annotated[str, AfterValidator(_version)] = Field("2.13.0", description="Version of PyTorch, without a build tag.")
+    version: Annotated[str, AfterValidator(_version)] = Field("2.13.0", description="Version, without a build tag.")
     variant: str = Field(
         "auto",
         pattern=r"^(auto|cpu|any|cu\d{3})$",
@@ -125,7 +132,7 @@ class PytorchVars(RoleVars):
     )
     index_url: str = Field(
         "https://download.pytorch.org/whl",
-        description="Wheel index that has one folder a build; empty takes the wheel from the host's own package indexes.",
+        description="Wheel index with one folder a build; empty takes the wheel from the host's own package indexes.",
     )
 
 
@@ -140,14 +147,17 @@ class VerifyVars(RoleVars):
     )
     cuda: Literal["auto", "required", "absent"] = Field(
         "auto",
-        description="Whether torch must see a GPU: `auto` requires one where the host has an NVIDIA GPU or the declared "
+        description="Whether torch must see a GPU: `auto` requires one where a host has an NVIDIA GPU or the declared "
         "build is a CUDA one.",
     )
     imports: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]] = Field(
         [], description="Modules that must import, beside those of the declared packages."
     )
     min_accuracy: float = Field(
-        0.95, gt=0.5, le=1, description="Held-out accuracy that the small classifier must reach, as a fraction."
+        0.95,
+        gt=0.5,
+        le=1,
+        description="Held-out accuracy that the small classifier must reach, as a fraction.",
     )
     timeout_s: int = Field(600, gt=0, description="How long, in seconds, the payload may run on a host.")
 

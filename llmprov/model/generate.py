@@ -92,7 +92,9 @@ def plan_tasks() -> str:
         fallback = f"{shared} | default(omit)" if shared else "omit"
         lines.append(f'    {variable}: "{{{{ {variable} | default({fallback}) }}}}"')
     body = "\n".join(lines)
-    return f"---\n{NOTE}- name: Observe and plan\n  llmprov_plan:\n{body}\n  register: __llmprov_plan\n  tags: [always]\n"
+    return (
+        f"---\n{NOTE}- name: Observe and plan\n  llmprov_plan:\n{body}\n  register: __llmprov_plan\n  tags: [always]\n"
+    )
 
 
 def variables_table(role: type[RoleVars]) -> str:

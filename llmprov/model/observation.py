@@ -60,10 +60,10 @@ class Driver(HostRecord):
 
 
 class Environment(HostRecord):
-    """One Python environment: a virtual environment or conda's."""
+    """One Python environment: a virtual environment, conda's, or a directory that is neither and not empty."""
 
     path: Text
-    kind: Literal["venv", "conda", "none"]
+    kind: Literal["venv", "conda", "other", "none"]
     python_version: Text | None = None
     python_works: bool = False
     packages: Annotated[dict[Text, Text], Field(max_length=5000)] = {}

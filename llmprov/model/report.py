@@ -12,9 +12,6 @@ from llmprov.model.observation import Observation
 from llmprov.model.plan import Action, Plan
 from llmprov.model.verification import Check, Measurement
 
-#: Raised by one when a reader of the last version could misread a file of the new one.
-SCHEMA_VERSION = 1
-
 
 class Status(StrEnum):
     """How a host ended, the worst first."""
@@ -26,7 +23,7 @@ class Status(StrEnum):
     PENDING = "pending"
     INCONCLUSIVE = "inconclusive"
     WARN = "warn"
-    PASS = "pass"  # noqa: S105
+    PASS = "pass"
     NOT_SELECTED = "not_selected"
 
 
@@ -100,9 +97,12 @@ class RunInfo(_Record):
 
 
 class FleetReport(_Record):
-    """A whole run: one record for every host of the inventory, always."""
+    """A whole run: one record for every host of the inventory, always.
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    `schema_version` is raised by one when a reader of the last version could misread a file of the new one.
+    """
+
+    schema_version: Literal[1] = 1
     run: RunInfo
     exit_code: int
     counts: dict[Status, int]

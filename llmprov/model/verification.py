@@ -15,7 +15,7 @@ Value = bool | int | Finite | Text | None
 class CheckStatus(StrEnum):
     """The outcome of one check. No evidence is never a pass."""
 
-    PASS = "pass"  # noqa: S105
+    PASS = "pass"
     WARN = "warn"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
@@ -57,6 +57,6 @@ class Verification(BaseModel):
     elapsed_s: Finite
     python: Annotated[str, Field(max_length=200)] = ""
     torch: Annotated[str, Field(max_length=200)] | None = None
-    device: Annotated[str, Field(max_length=200)] = "cpu"
+    device: Annotated[str, Field(max_length=200)] = ""
     checks: Annotated[list[Check], Field(max_length=2000)]
     measurements: Annotated[list[Measurement], Field(max_length=2000)] = []

@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from llmprov.payload import PAYLOAD_VERSION, classifier, packages, torch_build
@@ -60,7 +61,10 @@ def _torch(declared: Dict[str, Any], document: Dict[str, Any]) -> List[Dict[str,
         result = classifier.train(torch, device)
     except Exception as error:
         summary = "training raised %s: %s" % (type(error).__name__, str(error)[:300])
-        return [*checks, check("train.run", FAIL, summary, evidence=traceback.format_exc(), remedy="reinstall torch")]
+        return [
+            *checks,
+            check("train.run", FAIL, summary, evidence=traceback.format_exc(), remedy="reinstall torch"),
+        ]
     judged, document["measurements"] = classifier.judge(result, declared["min_accuracy"])
     return checks + judged
 
@@ -73,7 +77,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     options = parser.parse_args(argv)
     declared = dict(NOTHING_DECLARED)
     if options.declared:
-        with sys.stdin if options.declared == "-" else open(options.declared, encoding="utf-8") as handle:
+        with sys.stdin if options.declared == "-" else Path(options.declared).open(encoding="utf-8") as handle:
             declared.update(json.load(handle))
     with CleanStdout() as out:
         out.write(collect(declared, options.level))

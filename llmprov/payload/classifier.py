@@ -23,7 +23,6 @@ LEARNING_RATE = 0.1
 EPOCHS = 6
 
 
-
 def make_data(torch: Any, device: Any) -> Tuple[Any, Any]:
     """Points (SAMPLES + HELD_OUT, FEATURES) and their classes, the same on every host: made on the CPU, then moved."""
     generator = torch.Generator().manual_seed(SEED)
@@ -52,7 +51,7 @@ def train(torch: Any, device: Any) -> Dict[str, float]:
             loss = functional.cross_entropy(model(points[start : start + BATCH]), classes[start : start + BATCH])
             loss.backward()
             optimizer.step()
-    last = float(loss)  # waits for the device, so that the time below is the work's
+    last = float(loss.detach())  # waits for the device, so that the time below is the work's
     elapsed = time.perf_counter() - began
     with torch.no_grad():
         right = (model(points[SAMPLES:]).argmax(dim=1) == classes[SAMPLES:]).float().mean()

@@ -18,6 +18,7 @@ def decide(desired: Desired, seen: Observation) -> Plan:
     refusals += environment.refusals(desired.venv, seen)
     actions = [
         host.plan_python(seen),
+        environment.plan_uv(desired.venv, desired.pytorch, seen),
         environment.plan_venv(desired.venv, desired.pytorch, seen),
         environment.plan_pytorch(desired.pytorch, desired.venv, variant, seen),
     ]

@@ -31,6 +31,15 @@ def refusals(wanted: VenvVars, seen: Observation) -> list[Refusal]:
                 remedy="take it out, and set pytorch_version",
             )
         )
+    if seen.environment(wanted.path).kind == "other":
+        found.append(
+            Refusal(
+                component="venv",
+                this=f"a virtual environment at {wanted.path}",
+                that="the files that are there and are no environment",
+                remedy="move them away, or choose another llm_env_path",
+            )
+        )
     if seen.environment(wanted.path).kind == "conda":
         found.append(
             Refusal(
@@ -47,6 +56,19 @@ def _name(requirement: str) -> str:
     return canonicalize_name(Requirement(requirement).name)
 
 
+def plan_uv(wanted: VenvVars, pytorch: PytorchVars, seen: Observation) -> Action:
+    """The tool that makes environments; a host without any needs none."""
+    needed = wanted.state == "present" or (pytorch.state == "present" and pytorch.env_path != wanted.path)
+    if not needed or seen.uv_version == wanted.uv_version:
+        return Action(component="uv", kind=Kind.NONE, before=seen.uv_version, after=seen.uv_version)
+    if seen.uv_version is None:
+        return Action(component="uv", kind=Kind.INSTALL, after=wanted.uv_version, why=f"not at {wanted.uv_path}")
+    kind = Kind.UPGRADE if _older(seen.uv_version, wanted.uv_version) else Kind.DOWNGRADE
+    return Action(
+        component="uv", kind=kind, before=seen.uv_version, after=wanted.uv_version, why="another version is declared"
+    )
+
+
 def plan_venv(wanted: VenvVars, pytorch: PytorchVars, seen: Observation) -> Action:
     """The environment: its Python and its packages, PyTorch apart."""
     there = seen.environment(wanted.path)
@@ -59,11 +81,21 @@ def plan_venv(wanted: VenvVars, pytorch: PytorchVars, seen: Observation) -> Acti
         return Action(component="venv", kind=Kind.INSTALL, after=after, why=f"nothing is at {wanted.path}")
     if not there.python_works:
         return Action(
-            component="venv", kind=Kind.REPAIR, before=_describe(there), after=after, why="its Python does not run"
+            component="venv",
+            kind=Kind.REPAIR,
+            before=_describe(there),
+            after=after,
+            why="its Python does not run",
         )
     if not python_fits(wanted.python, there.python_version):
         kind = Kind.DOWNGRADE if _older(wanted.python, there.python_version) else Kind.UPGRADE
-        return Action(component="venv", kind=kind, before=_describe(there), after=after, why="another Python is declared")
+        return Action(
+            component="venv",
+            kind=kind,
+            before=_describe(there),
+            after=after,
+            why="another Python is declared",
+        )
     differences = package_differences(wanted, there)
     if differences:
         return Action(

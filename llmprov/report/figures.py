@@ -39,5 +39,8 @@ def sentence(fleet: FleetReport) -> str:
     """The whole run in one sentence."""
     counts = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in fleet.counts.items())
     changed = sum(len(row.converged.changed) for row in fleet.hosts)
-    what = "nothing was changed on any host" if not changed else f"{changed} change{'s' if changed > 1 else ''} made"
+    plural = "s" if changed > 1 else ""
+    what = f"{changed} change{plural} {'would be ' if fleet.run.check_mode else ''}made"
+    if not changed:
+        what = "nothing was changed on any host"
     return f"{len(fleet.hosts)} host{'s' if len(fleet.hosts) != 1 else ''}: {counts}; {what}."

@@ -44,7 +44,12 @@ def fleet_table(fleet: FleetReport) -> RenderableType:
 
 
 def _cells(row: HostReport) -> list[Text]:
-    words = [figures.done(row), plain(row.torch or "", 40), plain(row.device or "", 40), figures.accuracy(row)]
+    words = [
+        figures.done(row),
+        plain(row.torch or "", 40),
+        plain(row.device or "", 40),
+        figures.accuracy(row),
+    ]
     words += [figures.headline(row, key) for key in figures.HEADLINES]
     status = Text(row.status.value.replace("_", " "), style=STYLES[row.status])
     return [Text(plain(row.host)), status, *map(Text, words)]
@@ -86,7 +91,9 @@ def _plan_of(row: HostReport) -> list[RenderableType]:
     if not row.plan.pending:
         return [Text.assemble(name, ": as declared"), *_warnings(row)]
     colours = {Kind.INSTALL: "green", Kind.REMOVE: "red"}
-    actions = [Text("  " + plain(figures.action_line(a)), style=colours.get(a.kind, "yellow")) for a in row.plan.pending]
+    actions = [
+        Text("  " + plain(figures.action_line(a)), style=colours.get(a.kind, "yellow")) for a in row.plan.pending
+    ]
     return [Text.assemble(name), *actions, *_warnings(row)]
 
 

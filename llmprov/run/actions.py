@@ -78,12 +78,15 @@ def _observe(action: Any, task_vars: Variables, desired: Desired) -> tuple[Obser
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        return None, {"failed": True, "msg": f"the observation of this host makes no sense at {where}: {first['msg']}"}
+        return None, {
+            "failed": True,
+            "msg": f"the observation of this host makes no sense at {where}: {first['msg']}",
+        }
 
 
 def _lacks_python(answer: Result) -> bool:
     said = f"{answer.get('msg', '')} {answer.get('module_stderr', '')}"
-    return answer.get("rc") == 127 or "interpreter" in said and "not found" in said
+    return answer.get("rc") == 127 or ("interpreter" in said and "not found" in said)
 
 
 def _observe_without_python(action: Any) -> Observation:
@@ -122,7 +125,9 @@ def uv(action: Any, task_vars: Variables) -> Result:
         local = tools.fetch_uv(args["version"], asked["architecture"])
     except LlmprovError as error:
         return {"failed": True, "msg": str(error)}
-    action._connection._shell.tmpdir = action._make_tmp_path() if not action._connection._shell.tmpdir else action._connection._shell.tmpdir
+    action._connection._shell.tmpdir = (
+        action._make_tmp_path() if not action._connection._shell.tmpdir else action._connection._shell.tmpdir
+    )
     remote = action._connection._shell.join_path(action._connection._shell.tmpdir, "uv")
     action._transfer_file(str(local), remote)
     action._fixup_perms2((action._connection._shell.tmpdir, remote))

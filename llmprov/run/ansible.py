@@ -21,9 +21,29 @@ from llmprov.errors import UsageError
 from llmprov.run.content import content_directory, roles_directory
 
 #: Environment variables of the user's that reach Ansible; no other does, so none ends in an artifact.
-ALLOWED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "SSH_AUTH_SOCK", "KRB5CCNAME", "USER", "LOGNAME", "TERM", "TMPDIR")
+ALLOWED = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "SSH_AUTH_SOCK",
+    "KRB5CCNAME",
+    "USER",
+    "LOGNAME",
+    "TERM",
+    "TMPDIR",
+)
 ALLOWED_PREFIXES = ("ANSIBLE_", "XDG_")
-PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+PROXIES = (
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+)
 #: How pip, which fetches tools on the controller, finds its indexes and certificates.
 PIP = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
@@ -52,7 +72,9 @@ class Options:
     def arguments(self) -> list[str]:
         """The ansible-playbook command line for everything but inventory, limit and forks."""
         words = [*self.password_flags]
-        words += [flag for flag, on in (("--check", self.check), ("--diff", self.diff), ("--become", self.become)) if on]
+        words += [
+            flag for flag, on in (("--check", self.check), ("--diff", self.diff), ("--become", self.become)) if on
+        ]
         for flag, value in (
             ("--tags", self.tags),
             ("--skip-tags", self.skip_tags),
@@ -75,7 +97,9 @@ def _absolute_at(value: str) -> str:
 
 def environment() -> dict[str, str]:
     """The environment that Ansible and everything under it gets."""
-    kept = {n: v for n, v in os.environ.items() if n in ALLOWED + PROXIES + PIP or n.startswith((*ALLOWED_PREFIXES, "PIP_"))}
+    kept = {
+        n: v for n, v in os.environ.items() if n in ALLOWED + PROXIES + PIP or n.startswith((*ALLOWED_PREFIXES, "PIP_"))
+    }
     # ansible-playbook is found beside the running Python, whether or not its environment is active.
     here = str(Path(sys.executable).parent)
     kept["PATH"] = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
@@ -108,6 +132,7 @@ def load_inventory(options: Options) -> Inventory:
     for source in options.inventory:
         if "," not in source and not Path(source).exists():
             raise UsageError(f"there is no inventory at {source}: give an existing file or directory with -i")
+    _require_files(options)
     everything = _list_inventory(options, None)
     if not everything:
         where = ", ".join(options.inventory)
@@ -125,14 +150,31 @@ def load_inventory(options: Options) -> Inventory:
     return Inventory(everything, selected)
 
 
+def _require_files(options: Options) -> None:
+    named = [("-e", value[1:]) for value in options.extra_vars if value.startswith("@")]
+    named += [("--vault-password-file", name) for name in options.vault_password_files]
+    named += [("--private-key", options.private_key)] if options.private_key else []
+    for flag, name in named:
+        if not Path(name).expanduser().exists():
+            raise UsageError(f"there is no file {name}, which {flag} names: correct the path")
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _list_inventory(options: Options, limit: str | None) -> dict[str, list[str]]:
-    argv = ["ansible-inventory", "--list", *(w for i in options.inventory for w in ("-i", i)), *options.vault_arguments()]
+    argv = [
+        "ansible-inventory",
+        "--list",
+        *(w for i in options.inventory for w in ("-i", i)),
+        *options.vault_arguments(),
+    ]
     argv += ["--limit", limit] if limit else []
-    env = environment() | {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True", "ANSIBLE_LOCALHOST_WARNING": "False"}
+    env = environment() | {
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True",
+        "ANSIBLE_LOCALHOST_WARNING": "False",
+    }
     flags = ["--ask-vault-pass"] if "--ask-vault-pass" in options.password_flags else []
     secret = next((v for k, v in options.passwords.items() if "Vault" in k), "")
     if flags:
@@ -154,7 +196,9 @@ def _inventory_problem(stderr: str, sources: tuple[str, ...]) -> str:
         path, _, rest = found[2].partition(":")
         line = rest.split(":")[0]
         return f"the inventory {path} cannot be read, line {line}: {found[1].rstrip('.')}; mend it and run again"
-    errors = re.findall(r"\[ERROR\]: ([^\n]+)", text) or [text.strip().splitlines()[-1] if text.strip() else "no reason"]
+    errors = re.findall(r"\[ERROR\]: ([^\n]+)", text) or [
+        text.strip().splitlines()[-1] if text.strip() else "no reason"
+    ]
     return f"the inventory {', '.join(sources)} cannot be read: {errors[0].rstrip('.')}; mend it and run again"
 
 
@@ -203,6 +247,7 @@ class PlaybookRun:
         self.stats: dict[str, dict[str, int]] | None = None
         self.outcome: dict[str, Any] = {}
         self._errors: list[str] = []
+        self._worked = False
 
     def _limit(self, options: Options, limit: list[str] | None) -> str | None:
         if limit is None:
@@ -243,16 +288,24 @@ class PlaybookRun:
                 elif event["event"] == "error":
                     self._errors.append(event["message"])
                 else:
+                    self._worked = True
                     yield event
             self._process.wait()
             errors.seek(0)
             self._errors += errors.read().strip().splitlines()[-3:]
 
     def problem(self) -> str | None:
-        """Why the playbook as a whole did not run, where that is no single host's fault."""
+        """Why the playbook as a whole did not run to its end, where that is no single host's fault.
+
+        Raises:
+            UsageError: it did not even begin, because of what Ansible was given.
+        """
         if self.stats is not None or self.outcome.get("status") == "canceled":
             return None
-        return " ".join(self._errors)[-1500:] or "Ansible ended without saying why"
+        said = " ".join(" ".join(self._errors).split())
+        if not self._worked and re.match(r"\[?ERROR", said):
+            raise UsageError(re.sub(r"^\[?ERROR(\]:|!) ", "", said)[:600])
+        return said[-1500:] or "Ansible ended without saying why"
 
     def cancel(self) -> None:
         """Ask the child to end Ansible: it starts no new task, and kills what runs on this machine."""
@@ -285,4 +338,3 @@ def versions() -> dict[str, str]:
     """The versions of everything that decides what a run does."""
     names = ("llmprov", "ansible-core", "ansible-runner")
     return {name: version(name) for name in names} | {"python": ".".join(map(str, sys.version_info[:3]))}
-

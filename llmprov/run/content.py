@@ -22,7 +22,9 @@ def content_directory() -> Path:
     for place in (_PACKAGE / "content/playbooks", _PACKAGE.parent / "playbooks"):
         if (place / "site.yml").exists():
             return place
-    raise LlmprovError(f"llmprov at {_PACKAGE} has no playbooks: install it anew with `pip install --force-reinstall llmprov`")
+    raise LlmprovError(
+        f"llmprov at {_PACKAGE} has no playbooks: install it anew with `pip install --force-reinstall llmprov`"
+    )
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,7 +71,7 @@ class RunDirectory:
         partial = target.with_name(f".{target.name}.partial")
         try:
             partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-            os.replace(partial, target)
+            partial.replace(target)
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise LlmprovError(f"{target} could not be written ({error.strerror}): make room and run again") from None

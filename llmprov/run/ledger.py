@@ -15,7 +15,15 @@ from llmprov.run import outcome
 Stage = Literal["observe", "converge", "verify"]
 
 #: Tasks that Ansible adds by itself or that only steer; they are no work on a host.
-STEERING = {"include_role", "include_tasks", "import_role", "import_tasks", "group_by", "validate_argument_spec", "assert"}
+STEERING = {
+    "include_role",
+    "include_tasks",
+    "import_role",
+    "import_tasks",
+    "group_by",
+    "validate_argument_spec",
+    "assert",
+}
 
 
 @dataclass
@@ -59,7 +67,7 @@ class Ledger:
         if isinstance(seconds, int | float):
             entry.elapsed_s[stage] = round(entry.elapsed_s.get(stage, 0.0) + seconds, 3)
         if kind == "runner_on_unreachable":
-            entry.unreachable = _message(result)
+            entry.unreachable = message_of(result)
         elif kind == "runner_on_failed" and not event.get("ignored"):
             self._failed(entry, stage, event, result)
         elif kind == "runner_on_ok":
@@ -81,13 +89,13 @@ class Ledger:
     def _failed(self, entry: Entry, stage: Stage, event: dict[str, Any], result: dict[str, Any]) -> None:
         kind = (result.get("llmprov") or {}).get("kind")
         if kind == "usage":
-            self.usage_errors.append(f"host {entry.host}: {_message(result)}")
+            self.usage_errors.append(f"host {entry.host}: {message_of(result)}")
         elif kind == "verify" and "verification" in result:
             self._records(entry, stage, result)
         elif not (entry.plan and entry.plan.refusals):
             observing = str(event.get("action", "")).endswith("llmprov_plan")
             where: Stage = "observe" if observing else stage
-            entry.failures.append(Failure(stage=where, task=_task_name(event), message=_message(result)))
+            entry.failures.append(Failure(stage=where, task=_task_name(event), message=message_of(result)))
 
     def _records(self, entry: Entry, stage: Stage, result: dict[str, Any]) -> None:
         try:
@@ -163,12 +171,14 @@ def _task_name(event: dict[str, Any]) -> str:
     return str(event.get("task") or event.get("action") or "")
 
 
-def _message(result: dict[str, Any]) -> str:
+def message_of(result: dict[str, Any]) -> str:
     """The tool's own words on one line, with the last lines of what it printed where it only says `non-zero`."""
     said = str(result.get("msg") or "").strip()
     if not said or said.startswith(("non-zero return code", "MODULE FAILURE", "Task failed: Module failed")):
         printed = next((result[n] for n in ("stderr", "module_stderr", "stdout", "module_stdout") if result.get(n)), "")
-        lines = [line for line in str(printed).splitlines() if line.strip() and not line.startswith("Shared connection")]
+        lines = [
+            line for line in str(printed).splitlines() if line.strip() and not line.startswith("Shared connection")
+        ]
         said = " ".join(filter(None, [said, *lines[-4:]]))
     said = re.sub(r"^(Task failed: |Data could not be sent to remote host \S+ )", "", said)
     return " ".join(said.split())[:1500] or "no reason was given"

@@ -16,8 +16,14 @@ Judgement = tuple[Status, str, str]
 
 #: What ssh says -> what to do. Searched in order; the first that stands in the message wins.
 CONNECTION_REMEDIES = (
-    ("Host key verification failed", "compare the host's key with the pinned one; if the host was rebuilt, pin it anew"),
-    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "compare the host's key with the pinned one before you trust it"),
+    (
+        "Host key verification failed",
+        "compare the host's key with the pinned one; if the host was rebuilt, pin it anew",
+    ),
+    (
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "compare the host's key with the pinned one before you trust it",
+    ),
     ("Permission denied", "check ansible_user, the key and the password for this host"),
     ("Connection refused", "start sshd on the host, or correct ansible_port"),
     ("timed out", "check that the host is up and that its address and the firewall let you reach it"),
@@ -38,7 +44,11 @@ def judge(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:
         return Status.REFUSED, "; ".join(sentences), entry.plan.refusals[0].remedy
     if entry.failures:
         first = entry.failures[0]
-        return Status.FAIL, f"{first.task}: {first.message}", first.remedy or "mend what the sentence names and run again"
+        return (
+            Status.FAIL,
+            f"{first.task}: {first.message}",
+            first.remedy or "mend what the sentence names and run again",
+        )
     return _by_checks(entry, checks, verify_wanted)
 
 
@@ -49,12 +59,20 @@ def _connection_remedy(message: str) -> str:
 
 def _by_checks(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:
     if entry.plan is None:
-        return Status.NOT_RUN, "the run ended before its turn came", "run again, with --limit if only for this host"
+        return (
+            Status.NOT_RUN,
+            "the run ended before its turn came",
+            "run again, with --limit if only for this host",
+        )
     reboot = [a for a in entry.plan.actions if a.kind is Kind.REBOOT]
     if not verify_wanted:
         return Status.INCONCLUSIVE, "not verified, as asked", "verify it: `llmprov verify -i INVENTORY`"
     if entry.verification is None:
-        return Status.NOT_RUN, "the run ended before it was verified", "verify it: `llmprov verify -i INVENTORY`"
+        return (
+            Status.NOT_RUN,
+            "the run ended before it was verified",
+            "verify it: `llmprov verify -i INVENTORY`",
+        )
     worst = [c for c in checks if c.status == min((c.status for c in checks), key=SEVERITY.index)]
     status = Status(worst[0].status.value)
     if reboot and status is not Status.FAIL:

@@ -38,7 +38,7 @@ def zipapp() -> bytes:
 def declaration(desired: Desired, planned: Plan, seen: Observation) -> dict[str, Any]:
     """What the payload is told: what was declared, and what the tables know of this host's GPUs."""
     variant = planned.pytorch_variant or ("cpu" if desired.pytorch.variant == "auto" else desired.pytorch.variant)
-    cuda = desired.verify.cuda
+    cuda: str = desired.verify.cuda
     if cuda == "auto":
         cuda = "required" if seen.gpus or variant.startswith("cu") else "any"
     torch_wanted = desired.pytorch.state == "present"

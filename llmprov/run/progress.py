@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmprov.report.text import plain
-from llmprov.run.ledger import STEERING, Entry, Ledger
+from llmprov.run.ledger import STEERING, Entry, Ledger, message_of
 
 
 class Progress(Protocol):
@@ -49,7 +49,11 @@ class Lines:
         """A line where there is something to say."""
         result, kind = event.get("result") or {}, event["event"]
         if kind in self.WORDS:
-            self._say(f"{entry.host}: {self.WORDS[kind]} {entry.doing}: {str(result.get('msg', ''))[:300]}")
+            # A mistake in the variables is the whole run's, and is told at its end.
+            if (result.get("llmprov") or {}).get("kind") not in ("usage", "verify"):
+                self._say(f"{entry.host}: {self.WORDS[kind]} {entry.doing}: {message_of(result)[:300]}")
+            elif "verification" in result:
+                self._say(f"{entry.host}: verified: FAILED")
         elif kind == "runner_on_ok" and result.get("changed") and event.get("action") not in STEERING:
             self._say(f"{entry.host}: changed: {entry.doing}")
         elif kind == "runner_on_ok" and "verification" in result:

@@ -180,4 +180,3 @@ def run(
         raise
     except OSError as error:
         raise LlmprovError(f"the run could not go on: {error}") from error
-

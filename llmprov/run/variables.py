@@ -47,8 +47,8 @@ def desired_from(values: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Des
         name = "_".join(str(part) for part in first["loc"][:2])
         item = f" (item {first['loc'][2]})" if len(first["loc"]) > 2 else ""
         reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-        given = f" {first['input']!r}" if not first["msg"].startswith("Value error") else ""
-        raise UsageError(f"variable `{name}`{item}{origin(task_vars.get(name))} is wrong:{given} {reason}") from None
+        given = "" if first["msg"].startswith("Value error") else f", and is {first['input']!r}"
+        raise UsageError(f"variable `{name}`{item}{origin(task_vars.get(name))} is wrong: {reason}{given}") from None
 
 
 def origin(value: Any) -> str:

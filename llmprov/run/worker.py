@@ -8,6 +8,7 @@ the two classes under it, because it writes the passwords it is given into a fil
 from __future__ import annotations
 
 import json
+import re
 import select
 import signal
 import sys
@@ -23,6 +24,7 @@ WANTED = {
     "runner_on_unreachable",
     "runner_on_skipped",
     "error",
+    "verbose",
 }
 
 #: What is kept of a task's result beside llmprov's own records, in characters each.
@@ -36,13 +38,19 @@ def slim(event: dict[str, Any]) -> dict[str, Any] | None:
     if kind not in WANTED:
         return None
     data = event.get("event_data") or {}
-    if kind == "error":
-        return {"event": kind, "message": str(event.get("stdout", ""))[:2000]}
+    if kind in ("error", "verbose"):
+        text = re.sub(r"\x1b\[[0-9;]*m", "", str(event.get("stdout", "")))
+        # Ansible's own words outside any task; warnings and banners are no errors.
+        return {"event": "error", "message": text[:2000]} if re.match(r"\[?ERROR", text) else None
     if kind == "playbook_on_stats":
         names = ("ok", "changed", "dark", "failures", "skipped", "processed", "rescued")
         return {"event": kind, "stats": {name: data.get(name) or {} for name in names}}
     slimmed = {"event": kind, "play": data.get("play"), "task": data.get("task"), "host": data.get("host")}
-    slimmed |= {"action": data.get("task_action"), "role": data.get("role"), "duration_s": data.get("duration")}
+    slimmed |= {
+        "action": data.get("task_action"),
+        "role": data.get("role"),
+        "duration_s": data.get("duration"),
+    }
     result = data.get("res")
     if isinstance(result, dict):
         slimmed["result"] = slim_result(result)

@@ -33,7 +33,14 @@ GPU_CLASSES = ("0x0300", "0x0302")
 SWITCH_CLASS = "0x0680"
 #: NVSwitch devices (V100, A100, H100 boards); old chipsets share their class.
 SWITCH_IDS = ("1ac2", "1af1", "22a3")
-LIBRARY_DIRS = ("/usr/lib/*-linux-gnu*", "/usr/lib64", "/usr/lib", "/lib/*-linux-gnu*", "/usr/local/nvidia/lib64")
+LIBRARY_DIRS = (
+    "/usr/lib/*-linux-gnu*",
+    "/usr/lib64",
+    "/usr/lib",
+    "/lib/*-linux-gnu*",
+    "/usr/local/nvidia/lib64",
+)
+UNIT_DIRS = ("/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system")
 DPKG_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
 
 
@@ -72,7 +79,12 @@ def kernels():
     found = []
     for path in sorted(glob.glob("/lib/modules/*")):
         release = os.path.basename(path)
-        patterns = ("updates/**/nvidia.ko*", "extra/**/nvidia.ko*", "kernel/drivers/**/nvidia.ko*", "weak-updates/**/nvidia.ko*")
+        patterns = (
+            "updates/**/nvidia.ko*",
+            "extra/**/nvidia.ko*",
+            "kernel/drivers/**/nvidia.ko*",
+            "weak-updates/**/nvidia.ko*",
+        )
         found.append(
             {
                 "release": release,
@@ -113,7 +125,14 @@ def library_version():
 
 
 def driver_package():
-    names = ("nvidia-kernel-*", "nvidia-open-kernel-*", "nvidia-dkms-*", "nvidia-driver*", "nvidia-headless-*", "libnvidia-compute*")
+    names = (
+        "nvidia-kernel-*",
+        "nvidia-open-kernel-*",
+        "nvidia-dkms-*",
+        "nvidia-driver*",
+        "nvidia-headless-*",
+        "libnvidia-compute*",
+    )
     if shutil.which("dpkg-query"):
         lines = run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package} ${Version}\n", *names).splitlines()
         rows = [line.split() for line in lines if line.startswith(("ii", "hi"))]
@@ -137,7 +156,7 @@ def secure_boot():
 
 
 def fabric_manager():
-    if not any(glob.glob(d + "/nvidia-fabricmanager.service") for d in ("/lib/systemd/system", "/etc/systemd/system")):
+    if not any(glob.glob(d + "/nvidia-fabricmanager.service") for d in UNIT_DIRS):
         return "absent"
     return "running" if run("systemctl", "is-active", "nvidia-fabricmanager").strip() == "active" else "stopped"
 
@@ -172,7 +191,7 @@ def environment(path):
     conda = os.path.isdir(path + "/conda-meta")
     config = read(path + "/pyvenv.cfg")
     if not conda and not config:
-        return {"path": path, "kind": "none"}
+        return {"path": path, "kind": "other" if os.path.isdir(path) and os.listdir(path) else "none"}
     version = re.search(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", config, re.M)
     if conda:
         names = [os.path.basename(p) for p in glob.glob(path + "/conda-meta/python-3*.json")]

@@ -13,7 +13,7 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         try:
-            # Imported here, so that an Ansible without the package fails in one sentence and not while loading plugins.
+            # Here, so that an Ansible without the package fails in one sentence and not while loading.
             from llmprov.run import actions
         except ImportError as error:
             sentence = (

@@ -126,6 +126,10 @@ def ensure(module, uv):
         uv.create()
     before = installed(path)
     unwanted = [name for name in params["packages_absent"] if canonical(name) in before]
+    if module.check_mode and not os.path.exists(params["uv"]):
+        # Nothing to ask about versions before the tool is there: names are all that can be compared.
+        names = [canonical(re.match(r"[A-Za-z0-9._-]+", text).group(0)) for text in params["packages"]]
+        return bool(unwanted) or any(name not in before for name in names)
     if module.check_mode:
         told = uv.install(params["packages"], "--dry-run") if params["packages"] else "no changes"
         return bool(unwanted) or "no changes" not in told

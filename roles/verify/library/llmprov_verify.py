@@ -20,7 +20,7 @@ description: The payload comes as a module argument and its document goes back a
 options:
   python: {type: path, required: true, description: The environment's Python.}
   payload: {type: str, required: true, description: The payload as a base64 zipapp; set by the action plugin.}
-  declared: {type: str, required: true, description: What was declared, as JSON; goes to the payload's standard input.}
+  declared: {type: str, required: true, description: "What was declared, as JSON, for its standard input."}
   level: {type: str, default: quick, description: How much to measure.}
   timeout_s: {type: int, default: 600, description: "How long it may run, in seconds."}
 author: [llmprov]
@@ -58,7 +58,12 @@ def run(params, path):
         declared.write(params["declared"].encode())
         declared.seek(0)
         process = subprocess.Popen(
-            argv, stdin=declared, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd="/"
+            argv,
+            stdin=declared,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            cwd="/",
         )
     kept, timed_out = collect(process, time.monotonic() + params["timeout_s"])
     # The payload leads a process group of its own: nothing it started outlives it.

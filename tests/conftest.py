@@ -1,0 +1,34 @@
+"""Shared by unit and lab tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LLMPROV = str(Path(sys.executable).parent / "llmprov")
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run llmprov in an empty directory, as a user would."""
+
+    def call(*argv: str, cwd: Path = tmp_path, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [LLMPROV, *argv], cwd=cwd, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL
+        )
+
+    return call
+
+
+def pytest_report_header() -> list[str]:
+    """State what is tested with what."""
+    from llmprov.run.ansible import versions
+
+    return [", ".join(f"{name} {version}" for name, version in versions().items())]

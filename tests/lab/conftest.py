@@ -1,0 +1,142 @@
+"""Real hosts for tests: one fleet that tests share, fresh hosts for those that destroy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llmprov.errors import LabUnsupported
+from llmprov.lab import Fleet
+from llmprov.lab.host import LabHost
+from llmprov.lab.machine import require_lab_support
+from tests.conftest import LLMPROV
+
+#: Ranges of their own, so that a lab of the user's stays as it is.
+SHARED_RANGE, FRESH_RANGE = "10.77.32.0/24", "10.77.33.0/24"
+
+#: What every test provisions: the CPU build from the machine's own indexes, and one small package.
+VARIABLES: dict[str, Any] = {"pytorch_variant": "cpu", "pytorch_index_url": "", "venv_packages": ["pyyaml>=6"]}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip by name, with the reason, where this machine cannot host a lab."""
+    here = [item for item in items if "tests/lab" in str(item.path)]
+    for item in here:
+        item.add_marker(pytest.mark.lab)
+    try:
+        require_lab_support()
+    except LabUnsupported as reason:
+        for item in here:
+            item.add_marker(pytest.mark.skip(reason=str(reason)))
+
+
+@dataclass
+class Lab:
+    """A fleet and what tests do with it."""
+
+    fleet: Fleet
+
+    def host(self, name: str) -> LabHost:
+        return self.fleet.host(name)
+
+    def sh(self, name: str, script: str) -> str:
+        return self.host(name).execute("sh", "-c", script)
+
+    def inventory(self, path: Path, hosts: dict[str, dict[str, Any]], **variables: Any) -> Path:
+        """An inventory of aliases: each name with its own variables, logging in as the lab's own inventory does."""
+        own = yaml.safe_load(self.fleet.inventory.read_text("utf-8"))["all"]["vars"]
+        content = {"all": {"hosts": hosts, "vars": {**own, **VARIABLES, **variables}}}
+        path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+        return path
+
+    def of(self, *names: str) -> dict[str, dict[str, Any]]:
+        """Hosts by their own names."""
+        return {name: {"ansible_host": self.host(name).address} for name in names}
+
+
+@dataclass
+class Ran:
+    """A finished run of llmprov: exit code, both streams, and the report where it made one."""
+
+    code: int
+    out: str
+    err: str
+    fleet: dict[str, Any]
+
+    def row(self, host: str) -> dict[str, Any]:
+        return next(r for r in self.fleet["hosts"] if r["host"] == host)
+
+    def statuses(self) -> dict[str, str]:
+        return {r["host"]: r["status"] for r in self.fleet["hosts"]}
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def llmprov(tmp_path: Path) -> Run:
+    """Run llmprov and read its JSON; what it printed is shown where the test then fails."""
+
+    def call(command: str, inventory: Path, *argv: str) -> Ran:
+        done = subprocess.run(
+            [LLMPROV, command, "-i", str(inventory), "--json", *argv],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+        )
+        print(f"$ llmprov {command} {' '.join(argv)} -> {done.returncode}\n{done.stderr}")  # noqa: T201
+        fleet = json.loads(done.stdout) if done.stdout else {"hosts": []}
+        for row in fleet["hosts"]:
+            print(f"  {row['host']}: {row['status']}: {row['summary']}")  # noqa: T201
+        return Ran(done.returncode, done.stdout, done.stderr, fleet)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Three bookworm hosts that tests share: each leaves them working, or uses `fresh`."""
+    fleet = Fleet("test")
+    fleet.down(keep_base=True)
+    try:
+        fleet.up(3, address_range=SHARED_RANGE)
+        yield Lab(fleet)
+    finally:
+        fleet.down()
+
+
+@pytest.fixture(scope="session")
+def provisioned(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """The shared fleet with its first two hosts provisioned; the third stays bare."""
+    folder = tmp_path_factory.mktemp("provisioned")
+    inventory = lab.inventory(folder / "hosts.yml", lab.of("test1", "test2"))
+    done = subprocess.run(
+        [LLMPROV, "provision", "-i", str(inventory)], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 hosts: 2 pass" in done.stdout
+    return lab
+
+
+@pytest.fixture
+def fresh(lab: Lab) -> Iterator[Callable[..., Lab]]:
+    """Hosts of one's own, gone after the test; the base tree is the shared fleet's."""
+    fleet = Fleet("fresh")
+
+    def up(count: int = 1, **asked: Any) -> Lab:
+        fleet.up(count, address_range=FRESH_RANGE, **asked)
+        return Lab(fleet)
+
+    try:
+        yield up
+    finally:
+        fleet.down()

@@ -1,0 +1,152 @@
+"""Events folded into rows: a row for every host, no evidence is never a pass."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmprov.model import Plan, Status, Verification
+from llmprov.plan import decide
+from llmprov.run.ledger import Ledger, message_of
+from llmprov.run.outcome import exit_code
+from tests.unit.builders import desired, environment, observed, row
+
+
+def ledger(*hosts, selected=None):
+    return Ledger({host: [] for host in hosts}, list(hosts if selected is None else selected))
+
+
+def event(kind, host="a", task="Do it", action="llmprov_venv", **result):
+    return {
+        "event": f"runner_on_{kind}",
+        "host": host,
+        "task": task,
+        "action": action,
+        "duration_s": 1.0,
+        "result": {"empty": False, "changed": False, **result},
+    }
+
+
+def planned(host="a", seen=None, **changes):
+    seen = seen or observed(environments=[environment(torch="2.13.0+cpu")], **changes)
+    plan = decide(desired(), seen)
+    records = {"plan": plan.model_dump(mode="json"), "observation": seen.model_dump(mode="json")}
+    return event("ok", host, "Observe and plan", "llmprov_plan", llmprov={"kind": "plan"}, **records)
+
+
+def verified(host="a", status="pass"):
+    check = {"id": "train.accuracy", "status": status, "measured": 1.0, "summary": "the classifier learned"}
+    document = Verification(payload_version="1", elapsed_s=1, checks=[check], torch="2.13.0+cpu")
+    kind = "failed" if status == "fail" else "ok"
+    records = {"verification": document.model_dump(mode="json"), "llmprov": {"kind": "verify"}}
+    return event(kind, host, "Verify", "llmprov_verify", **records)
+
+
+def rows(book, verify_wanted=True):
+    return {r.host: r for r in book.reports(verify_wanted)}
+
+
+def test_a_host_that_was_verified_passes():
+    book = ledger("a")
+    book.fold("verify", planned())
+    book.fold("verify", verified())
+    assert rows(book)["a"].status is Status.PASS
+    assert {c.id for c in rows(book)["a"].checks} >= {"train.accuracy", "declared.venv"}
+
+
+@pytest.mark.parametrize(
+    ("events", "status"),
+    [
+        ([], Status.NOT_RUN),
+        ([planned()], Status.NOT_RUN),
+        ([event("unreachable", msg="Connection refused")], Status.UNREACHABLE),
+        ([planned(), event("failed", msg="disk full"), verified()], Status.FAIL),
+        ([planned(), verified(status="fail")], Status.FAIL),
+        ([planned(), verified(status="warn")], Status.WARN),
+        ([planned(), verified(status="inconclusive")], Status.INCONCLUSIVE),
+        ([planned(seen=observed(clock_skew_s=9999.0))], Status.REFUSED),
+        ([planned(), event("ok", empty=True), verified()], Status.FAIL),
+        ([planned(seen=observed()), verified()], Status.FAIL),
+    ],
+)
+def test_how_a_host_ends(events, status):
+    book = ledger("a")
+    for each in events:
+        book.fold("verify", each)
+    assert rows(book)["a"].status is status
+    if status is not Status.PASS:
+        assert rows(book)["a"].summary
+
+
+def test_a_record_that_makes_no_sense_fails_its_host():
+    book = ledger("a")
+    book.fold("verify", planned())
+    book.fold("verify", event("ok", verification={"checks": "none"}))
+    assert rows(book)["a"].status is Status.FAIL
+
+
+def test_hosts_outside_the_limit_have_a_row():
+    book = ledger("a", "b", selected=["b"])
+    assert rows(book)["a"].status is Status.NOT_SELECTED
+
+
+def test_the_worst_stands_first():
+    book = ledger("a", "b", "c")
+    book.fold("verify", planned("a"))
+    book.fold("verify", verified("a"))
+    book.fold("verify", event("unreachable", "c", msg="timed out"))
+    assert [r.host for r in book.reports(True)] == ["c", "b", "a"]
+
+
+def test_an_event_of_nobody_touches_nobody():
+    book = ledger("a")
+    assert book.fold("converge", event("ok", "stranger")) is None
+    assert book.fold("converge", {"event": "runner_on_ok"}) is None
+
+
+def test_a_variable_that_is_wrong_is_the_runs_mistake():
+    book = ledger("a")
+    book.fold("converge", event("failed", msg="unknown variable `x`", llmprov={"kind": "usage"}))
+    assert book.usage_errors == ["host a: unknown variable `x`"]
+
+
+def test_a_task_that_only_says_non_zero_is_told_by_what_it_printed():
+    said = message_of({"msg": "non-zero return code", "stderr": "E: Could not get lock\nE: Unable to lock\n"})
+    assert said == "non-zero return code E: Could not get lock E: Unable to lock"
+
+
+statuses = st.lists(st.sampled_from(list(Status)), max_size=5)
+
+
+@given(statuses)
+def test_exit_codes(found):
+    code = exit_code([row(str(i), status) for i, status in enumerate(found)])
+    if Status.UNREACHABLE in found or Status.NOT_RUN in found:
+        assert code == 4
+    elif Status.REFUSED in found or Status.PENDING in found:
+        assert code == 3
+    elif Status.FAIL in found:
+        assert code == 5
+    else:
+        assert code == 0
+
+
+def test_strict_counts_inconclusive():
+    assert exit_code([row("a", Status.INCONCLUSIVE)], strict=True) == 5
+    assert exit_code([row("a", Status.INCONCLUSIVE)]) == 0
+
+
+@given(st.lists(st.sampled_from(["ok", "failed", "unreachable", "skipped", "start"]), max_size=8), st.booleans())
+def test_whatever_comes_every_host_has_one_row_and_no_pass_without_evidence(kinds, verify_wanted):
+    book = ledger("a", "b")
+    for kind in kinds:
+        book.fold("converge", event(kind, "a", msg="something"))
+    reports = book.reports(verify_wanted)
+    assert sorted(r.host for r in reports) == ["a", "b"]
+    assert all(r.status is not Status.PASS for r in reports)
+
+
+def test_plans_survive_their_own_json():
+    plan = decide(desired(), observed())
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan

@@ -1,0 +1,203 @@
+"""The payload: what it prints, what it judges, where it runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmprov.model import Verification
+from llmprov.payload import classifier, packages, torch_build
+from llmprov.payload.__main__ import NOTHING_DECLARED
+from llmprov.run.payload_run import read, zipapp
+from llmprov.model import VerifyVars
+from tests.conftest import ROOT
+
+ON_HOSTS = [*ROOT.glob("llmprov/payload/*.py"), *ROOT.glob("roles/*/library/*.py")]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("payload") / "payload.pyz"
+    path.write_bytes(zipapp())
+    return path
+
+
+def run(archive, declared, python=sys.executable):
+    return subprocess.run(
+        [python, "-I", str(archive), "--level", "quick", "--declared", "-"],
+        input=json.dumps(NOTHING_DECLARED | declared),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def checks_of(done):
+    document = Verification.model_validate_json(done.stdout)
+    return document, {check.id: check for check in document.checks}
+
+
+def test_a_sound_installation_trains(archive):
+    wanted = {"packages": ["numpy"], "torch": {"version": "2.13.0", "variant": "cpu"}, "cuda": "any"}
+    done = run(archive, {**wanted, "packages": ["pyyaml>=5"], "imports": ["json"]})
+    document, checks = checks_of(done)
+    assert {check.status for check in checks.values()} == {"pass"}
+    assert checks["train.accuracy"].measured >= 0.95
+    assert document.torch == "2.13.0+cpu"
+    assert [m.key for m in document.measurements] == ["classifier.samples_per_s", "classifier.train_s"]
+
+
+def test_the_document_stands_alone_on_standard_output(archive):
+    done = run(archive, {})
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1
+    assert "importing torch" in done.stderr
+
+
+def test_every_wrong_thing_is_a_failed_check(archive):
+    wanted = {
+        "packages": ["no-such-package", "pyyaml==1.0"],
+        "imports": ["no_such_module"],
+        "torch": {"version": "2.12.0", "variant": "cu126"},
+        "cuda": "required",
+        "gpu_count": 8,
+        "min_accuracy": 1.0,
+    }
+    _, checks = checks_of(run(archive, wanted))
+    failed = {name for name, check in checks.items() if check.status == "fail"}
+    assert failed >= {
+        "package.no-such-package",
+        "package.pyyaml",
+        "import.no_such_module",
+        "torch.version",
+        "torch.cuda",
+    }
+    assert checks["torch.cuda"].measured == 0
+    assert checks["torch.cuda"].expected == 8
+    assert "Traceback" in checks["import.no_such_module"].evidence
+
+
+def test_it_runs_where_there_is_no_torch(archive):
+    done = run(archive, {"torch": {"version": "2.13.0", "variant": "cpu"}}, python="/usr/bin/python3")
+    _, checks = checks_of(done)
+    assert checks["import.torch"].status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "failed"),
+    [
+        (0.01, 0.99, set()),
+        (math.nan, 0.99, {"train.loss", "train.accuracy"}),
+        (math.inf, 0.99, {"train.loss", "train.accuracy"}),
+        (2.1, 0.12, {"train.accuracy"}),
+        (0.01, math.nan, {"train.accuracy"}),
+    ],
+)
+def test_a_model_that_does_not_learn_fails(loss, accuracy, failed):
+    result = {"loss": loss, "accuracy": accuracy, "samples_per_s": 1.0, "elapsed_s": 1.0}
+    checks, _ = classifier.judge(result, 0.95)
+    assert {check["id"] for check in checks if check["status"] == "fail"} == failed
+    json.dumps(checks, allow_nan=False)
+
+
+def test_a_learning_rate_that_breaks_training_is_seen(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(classifier, "LEARNING_RATE", 1e6)
+    checks, _ = classifier.judge(classifier.train(torch, torch.device("cpu")), 0.95)
+    assert "fail" in {check["status"] for check in checks}
+
+
+def test_training_gives_the_same_on_every_run():
+    torch = pytest.importorskip("torch")
+    first, second = (classifier.train(torch, torch.device("cpu")) for _ in range(2))
+    assert (first["loss"], first["accuracy"]) == (second["loss"], second["accuracy"])
+
+
+class FakeTorch:
+    """What the checks read of torch, for builds that this machine has not."""
+
+    def __init__(self, version, cuda=None, gpus=0):
+        self.__version__ = version
+        self.version = type("v", (), {"cuda": cuda})
+        self.cuda = type(
+            "c", (), {"is_available": staticmethod(lambda: gpus > 0), "device_count": staticmethod(lambda: gpus)}
+        )
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "variant", "status"),
+    [
+        ("2.13.0+cpu", None, "cpu", "pass"),
+        ("2.13.0", None, "cpu", "pass"),
+        ("2.13.0", "13.0", "cu130", "pass"),
+        ("2.13.0", "13.0", "cpu", "fail"),
+        ("2.13.0+cu126", "12.6", "any", "pass"),
+        ("2.12.0+cpu", None, "any", "fail"),
+    ],
+)
+def test_a_build_is_told_by_its_version_or_by_what_it_was_built_for(version, cuda, variant, status):
+    found = torch_build.check_torch(FakeTorch(version, cuda), {"version": "2.13.0", "variant": variant})
+    assert found[0]["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("declared", "gpus", "count", "status"),
+    [
+        ("required", 8, 8, "pass"),
+        ("required", 7, 8, "fail"),
+        ("required", 0, 0, "fail"),
+        ("any", 0, 0, "pass"),
+        ("absent", 1, 0, "fail"),
+        ("absent", 0, 0, "pass"),
+    ],
+)
+def test_gpus_are_held_against_the_declared(declared, gpus, count, status):
+    assert torch_build.check_cuda(FakeTorch("2.13.0", "13.0", gpus), declared, count)[0]["status"] == status
+
+
+def test_modules_of_a_distribution_are_told_by_its_files():
+    assert packages.modules_of("PyYAML") == ["_yaml", "yaml"]
+
+
+def test_the_zipapp_is_small_and_the_same_each_time():
+    assert len(zipapp()) < 300_000
+    zipapp.cache_clear()
+    first = zipapp()
+    zipapp.cache_clear()
+    assert zipapp() == first
+
+
+def test_what_runs_on_hosts_needs_python_3_9_at_most():
+    vermin = Path(sys.executable).parent / "vermin"
+    argv = [vermin, "--no-tips", "-t=3.9-", "--violations", "--eval-annotations", *ON_HOSTS]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"exit_code": 0, "document": "hello"}, "no sound document"),
+        ({"exit_code": 0, "document": ""}, "no sound document"),
+        ({"exit_code": 0, "document": '{"checks": []} trailing'}, "no sound document"),
+        ({"exit_code": 0, "document": '{"payload_version":"1","elapsed_s":NaN,"checks":[]}'}, "no sound document"),
+        ({"exit_code": 0, "document": '{"payload_version":"1","elapsed_s":1e999,"checks":[]}'}, "no sound document"),
+        ({"exit_code": 0, "document": "[" * 100_000}, "no sound document"),
+        ({"exit_code": 0, "document": "x" * 20_000, "truncated": True}, "more than"),
+        ({"exit_code": -9, "document": ""}, "killed by SIGKILL"),
+        ({"exit_code": -200, "document": ""}, "signal 200"),
+        ({"exit_code": 1, "document": "", "stderr": "Traceback"}, "exit code 1"),
+        ({"exit_code": -9, "document": "", "timed_out": True}, "did not finish within 600 s"),
+        ({"exit_code": None}, "no Python at"),
+    ],
+)
+def test_anything_but_a_sound_document_fails_the_host(answer, words):
+    verification = read(answer, VerifyVars())
+    assert [check.status for check in verification.checks] == ["fail"]
+    assert words in verification.checks[0].summary
+    assert verification.checks[0].remedy

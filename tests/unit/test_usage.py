@@ -1,0 +1,59 @@
+"""Mistakes at the keyboard: one sentence, exit code 2, nothing left behind."""
+
+from __future__ import annotations
+
+import pytest
+
+GOOD = "all:\n  hosts:\n    a: {ansible_host: 192.0.2.1}\n    b: {ansible_host: 192.0.2.2}\n"
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "good.yml").write_text(GOOD)
+    (tmp_path / "empty.yml").write_text("")
+    (tmp_path / "broken.yml").write_text("all:\n  hosts:\n    a: {x: 1\n    b:\n")
+    (tmp_path / "misspelt.yml").write_text(GOOD + "  vars:\n    pytorch_verison: 2.13.0\n")
+    (tmp_path / "wrong.yml").write_text(GOOD + "  vars:\n    venv_packages: numpy\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["plan"], "no inventory was given"),
+        (["plan", "-i", "missing.yml"], "no inventory at missing.yml"),
+        (["provision", "-i", "empty.yml"], "has no hosts"),
+        (["provision", "-i", "broken.yml"], "broken.yml cannot be read, line 4"),
+        (["provision", "-i", "good.yml", "--limit", "z*"], "--limit z* matches none of the 2 hosts"),
+        (["provision", "-i", "misspelt.yml"], "misspelt.yml:6): did you mean `pytorch_version`"),
+        (["provision", "-i", "wrong.yml"], "variable `venv_packages`"),
+        (["provision", "-i", "good.yml", "-e", "venv_state=maybe"], "should be 'present' or 'absent'"),
+        (["provision", "-i", "good.yml", "-e", "@missing.yml"], "no file missing.yml"),
+        (["provision", "-i", "good.yml", "-e", "{broken"], "parsing"),
+        (["verify", "-i", "good.yml", "--runs", "good.yml/x"], "--runs"),
+        (["report", "latest"], "no finished run"),
+        (["lab", "up", "--gpu", "nonsense"], "--gpu is"),
+        (["lab", "up", "--prefix", "Not-A-Prefix"], "--prefix is"),
+        (["lab", "up", "--network", "8.8.8.0/24"], "private range"),
+        (["plan", "--no-such-option"], "No such option"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(cli, place, argv, words):
+    done = cli(*argv, cwd=place)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((place / "runs").glob("*"))
+
+
+@pytest.mark.parametrize(
+    "command", ["plan", "provision", "verify", "report", "lab up", "lab down", "lab status", "lab ssh"]
+)
+def test_every_command_has_help_with_an_example(cli, command):
+    done = cli(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "Example: llmprov" in " ".join(done.stdout.split())
+
+
+def test_the_version_is_printed(cli):
+    assert cli("--version").stdout.startswith("llmprov ")

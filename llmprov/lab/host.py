@@ -228,10 +228,15 @@ class LabHost:
         while time.monotonic() < deadline:
             if _ssh_key(self.address) == expected:
                 return
+            if not self.processes():
+                raise LabError(f"host {self.name} did not boot: {self._last_words()}")
             time.sleep(0.1)
-        raise LabError(
-            f"host {self.name} did not answer on SSH within {timeout_s:.0f} s: read {self.directory}/console.log"
-        )
+        raise LabError(f"host {self.name} did not answer on SSH within {timeout_s:.0f} s: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        path = self.directory / "console.log"
+        lines = path.read_text("utf-8", "replace").strip().splitlines() if path.exists() else []
+        return f"{' / '.join(lines[-3:]) or 'its console is silent'} ({path})"
 
     def stop(self) -> None:
         """Cut the host's power; safe when it is off."""
@@ -248,6 +253,10 @@ class LabHost:
     def remove(self) -> None:
         """Stop the host and remove everything of it; safe to repeat."""
         self.stop()
+        with contextlib.suppress(OSError):
+            # systemd-nspawn names its lock by the root directory's inode and leaves the file behind.
+            about = self.root.stat()
+            Path(f"/run/systemd/nspawn/locks/inode-{about.st_dev}:{about.st_ino}").unlink()
         while os.path.ismount(self.root):
             run("umount", str(self.root))
         for group in self._control_groups():

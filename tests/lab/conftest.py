@@ -93,10 +93,10 @@ def llmprov(tmp_path: Path) -> Run:
             timeout=300,
             stdin=subprocess.DEVNULL,
         )
-        print(f"$ llmprov {command} {' '.join(argv)} -> {done.returncode}\n{done.stderr}")  # noqa: T201
+        print(f"$ llmprov {command} {' '.join(argv)} -> {done.returncode}\n{done.stderr}")
         fleet = json.loads(done.stdout) if done.stdout else {"hosts": []}
         for row in fleet["hosts"]:
-            print(f"  {row['host']}: {row['status']}: {row['summary']}")  # noqa: T201
+            print(f"  {row['host']}: {row['status']}: {row['summary']}")
         return Ran(done.returncode, done.stdout, done.stderr, fleet)
 
     return call

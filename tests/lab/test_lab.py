@@ -35,9 +35,9 @@ def footprint() -> dict[str, object]:
             for line in lines("ps", "-eo", "args")
             if ("nspawn" in line or "supervise" in line) and "defunct" not in line
         ],
-        "files": sorted(map(str, Path("/var/lib/llmprov").rglob("labs/*"))),
+        "files": sorted(map(str, Path("/var/lib/llmprov/lab/labs").glob("[a-z]*"))),
         "groups": sorted(map(str, groups)),
-        "propagation": sorted(map(str, Path("/run/systemd/nspawn/propagate").glob("*"))),
+        "left by nspawn": sorted(map(str, Path("/run/systemd/nspawn").glob("*/*"))),
         "forwarding": {str(p): p.read_text() for p in forwarding if not p.parts[-2].startswith(("br-", "vb-"))},
     }
 

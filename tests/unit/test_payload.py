@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from llmprov.model import Verification
+from llmprov.model import Verification, VerifyVars
 from llmprov.payload import classifier, packages, torch_build
 from llmprov.payload.__main__ import NOTHING_DECLARED
 from llmprov.run.payload_run import read, zipapp
-from llmprov.model import VerifyVars
 from tests.conftest import ROOT
 
 ON_HOSTS = [*ROOT.glob("llmprov/payload/*.py"), *ROOT.glob("roles/*/library/*.py")]

@@ -1,0 +1,149 @@
+"""The main job on real hosts: from bare Debian to a trained model and a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from tests.conftest import LLMPROV, ROOT
+from tests.lab.conftest import VARIABLES
+
+SCHEMA = json.loads((ROOT / "docs/schema/fleet.schema.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def inventory(provisioned, tmp_path):
+    return provisioned.inventory(tmp_path / "hosts.yml", provisioned.of("test1", "test2"))
+
+
+def test_a_second_run_changes_nothing_and_says_so(provisioned, inventory, tmp_path):
+    argv = [LLMPROV, "provision", "-i", str(inventory), "--limit", "test1"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was changed on any host" in done.stdout
+    assert "test1: planned: nothing to do" in done.stderr
+
+
+def test_the_report_is_complete_valid_and_private(llmprov, inventory, tmp_path):
+    ran = llmprov("verify", inventory, "--limit", "test2")
+    jsonschema.validate(ran.fleet, SCHEMA)
+    assert ran.code == 0
+    assert ran.statuses() == {"test1": "not_selected", "test2": "pass"}
+    checks = {check["id"]: check for check in ran.row("test2")["checks"]}
+    assert checks["torch.version"]["measured"] == "2.13.0+cpu"
+    assert checks["package.pyyaml"]["status"] == "pass"
+    assert checks["train.accuracy"]["measured"] >= 0.95
+    assert ran.row("test2")["measurements"][0]["key"] == "classifier.samples_per_s"
+    (run,) = (tmp_path / "runs").iterdir()
+    assert stat.S_IMODE(run.stat().st_mode) == 0o700
+    names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    assert names == {"run.json", "fleet.json", "report.md", "events.jsonl", "hosts/test1.json", "hosts/test2.json"}
+    assert json.loads((run / "fleet.json").read_text()) == ran.fleet
+
+
+@pytest.mark.parametrize(("form", "words"), [("table", "test1"), ("md", "# llmprov"), ("json", "schema_version")])
+def test_a_finished_run_is_rendered_again(llmprov, cli, inventory, form, words):
+    llmprov("verify", inventory, "--limit", "test1")
+    done = cli("report", "latest", "--format", form)
+    assert done.returncode == 0
+    assert words in done.stdout
+
+
+def test_the_plan_of_a_bare_host_reads_like_a_diff_and_changes_nothing(provisioned, cli, tmp_path):
+    bare = provisioned.inventory(tmp_path / "bare.yml", provisioned.of("test3"))
+    done = cli("plan", "-i", str(bare))
+    assert done.returncode == 0
+    assert "+ pytorch: install 2.13.0+cpu" in done.stdout
+    assert "+ python: install" in done.stdout
+    assert not (tmp_path / "runs").exists()
+    assert cli("plan", "-i", str(bare)).stdout == done.stdout
+
+
+def test_check_mode_is_clean_on_a_bare_host_and_changes_nothing(provisioned, llmprov, tmp_path):
+    bare = provisioned.inventory(tmp_path / "bare.yml", provisioned.of("test3"))
+    packages = provisioned.sh("test3", "dpkg -l")
+    ran = llmprov("provision", bare, "--check")
+    assert ran.code == 0
+    assert ran.statuses() == {"test3": "inconclusive"}
+    assert ran.row("test3")["converged"]["changed"]
+    assert provisioned.sh("test3", "dpkg -l") == packages
+    assert provisioned.sh("test3", "ls -d /opt/llmprov 2>/dev/null || true") == ""
+
+
+def test_not_verified_is_inconclusive_and_strict_counts_it(llmprov, inventory):
+    ran = llmprov("provision", inventory, "--no-verify", "--limit", "test1")
+    assert (ran.code, ran.statuses()["test1"]) == (0, "inconclusive")
+
+
+def test_plain_ansible_playbook_works(provisioned, inventory):
+    playbook = ROOT / "playbooks/site.yml"
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), str(playbook), "-l", "test1"]
+    env = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "LANG": "C.UTF-8"}
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "changed=0" in done.stdout
+
+
+def test_the_wheel_works_in_an_empty_directory(provisioned, inventory, tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    venv, empty = tmp_path / "venv", tmp_path / "empty"
+    empty.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    pip = [str(venv / "bin/pip"), "install", "--quiet", "--constraint", str(ROOT / "constraints.txt"), str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    argv = [str(venv / "bin/llmprov"), "provision", "-i", str(inventory), "--limit", "test1"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON", "VIRTUAL"))}
+    done = subprocess.run(argv, cwd=empty, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 pass" in done.stdout
+    assert [p.name for p in empty.iterdir()] == ["runs"]
+    torch = subprocess.run([str(venv / "bin/python"), "-c", "import torch"], capture_output=True)
+    assert torch.returncode != 0, "the controller needs no torch"
+
+
+def test_an_ansible_without_the_package_says_so_in_one_sentence(provisioned, inventory, tmp_path):
+    # An interpreter that sees ansible-core and not llmprov: the editable install is by a .pth, which -S does not read.
+    site = next(Path(p) for p in sys.path if p.endswith("site-packages"))
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); from ansible.cli.playbook import main; main()"
+    argv = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        code,
+        "-i",
+        str(inventory),
+        str(ROOT / "playbooks/plan.yml"),
+        "-l",
+        "test1",
+    ]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "llmprov is not installed for the Python that runs Ansible" in done.stdout + done.stderr
+
+
+def test_gpus_without_a_driver_are_refused_by_name_and_left_unchanged(fresh, llmprov, tmp_path):
+    lab = fresh(1, gpus=("10de:2330",))
+    lab.sh("fresh1", "apt-get -q -y install --no-install-recommends python3 >/dev/null")
+    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1"), pytorch_variant="auto")
+    ran = llmprov("provision", inventory)
+    assert ran.code == 3
+    assert ran.statuses() == {"fresh1": "refused"}
+    assert "NVIDIA GPU and no NVIDIA driver" in ran.row("fresh1")["summary"]
+    assert ran.row("fresh1")["observation"]["devices"][0]["device_id"] == "2330"
+    assert ran.row("fresh1")["converged"]["changed"] == []
+    assert lab.sh("fresh1", "ls -d /opt/llmprov 2>/dev/null || true") == ""
+    # Declared to do without: the CPU build goes on, and verification says that no GPU is seen where one is there.
+    ran = llmprov("provision", inventory, "-e", f"pytorch_variant={VARIABLES['pytorch_variant']}")
+    assert ran.code == 5
+    failed = [check["id"] for check in ran.row("fresh1")["checks"] if check["status"] == "fail"]
+    assert failed == ["torch.cuda"]

@@ -144,6 +144,8 @@ def run_and_show(
     """Run, print the result, and exit with the run's code."""
     console = err()
     fleet, path = session.run(work, options, lambda ledger: progress_for(console, ledger, quiet=as_json), runs, strict)
+    if fleet.run.outcome == "cancelled":
+        complain("cancelled; the report says how far each host came")
     if as_json:
         sys.stdout.write(fleet.model_dump_json(indent=2) + "\n")
     else:

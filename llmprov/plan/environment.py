@@ -108,6 +108,12 @@ def plan_venv(wanted: VenvVars, pytorch: PytorchVars, seen: Observation) -> Acti
     return Action(component="venv", kind=Kind.NONE, before=_describe(there), after=_describe(there))
 
 
+def is_made_anew(wanted: VenvVars, there: Environment) -> bool:
+    """Whether the environment has to be built again, because its Python is broken or another one is declared."""
+    works = there.python_works and python_fits(wanted.python, there.python_version)
+    return wanted.state == "present" and there.kind == "venv" and not works
+
+
 def _describe(there: Environment) -> str:
     return f"Python {there.python_version or '?'}"
 
@@ -152,9 +158,11 @@ def _satisfies(requirement: Requirement, version: str) -> bool:
 
 def plan_pytorch(wanted: PytorchVars, venv: VenvVars, variant: str | None, seen: Observation) -> Action:
     """PyTorch in its environment, by version and build."""
-    # An environment that goes takes its packages along.
+    there = seen.environment(wanted.env_path)
+    # An environment that goes, or is made anew, takes its packages along.
     gone = venv.state == "absent" and venv.path == wanted.env_path
-    has = None if gone else seen.environment(wanted.env_path).packages.get("torch")
+    anew = venv.path == wanted.env_path and is_made_anew(venv, there)
+    has = None if gone or anew else there.packages.get("torch")
     if wanted.state == "absent" or gone:
         if has is None:
             return Action(component="pytorch", kind=Kind.NONE)

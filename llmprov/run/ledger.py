@@ -171,14 +171,16 @@ def _task_name(event: dict[str, Any]) -> str:
     return str(event.get("task") or event.get("action") or "")
 
 
+def _lines(printed: object) -> list[str]:
+    """The lines with something in them, less what ssh says when it lets go."""
+    return [line for line in str(printed or "").splitlines() if line.strip() and not line.startswith("Shared conn")]
+
+
 def message_of(result: dict[str, Any]) -> str:
     """The tool's own words on one line, with the last lines of what it printed where it only says `non-zero`."""
     said = str(result.get("msg") or "").strip()
     if not said or said.startswith(("non-zero return code", "MODULE FAILURE", "Task failed: Module failed")):
-        printed = next((result[n] for n in ("stderr", "module_stderr", "stdout", "module_stdout") if result.get(n)), "")
-        lines = [
-            line for line in str(printed).splitlines() if line.strip() and not line.startswith("Shared connection")
-        ]
-        said = " ".join(filter(None, [said, *lines[-4:]]))
+        printed = (_lines(result.get(name)) for name in ("stderr", "module_stderr", "stdout", "module_stdout"))
+        said = " ".join(filter(None, [said, *next(filter(None, printed), [])[-4:]]))
     said = re.sub(r"^(Task failed: |Data could not be sent to remote host \S+ )", "", said)
     return " ".join(said.split())[:1500] or "no reason was given"

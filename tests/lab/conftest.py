@@ -53,7 +53,7 @@ class Lab:
         """An inventory of aliases: each name with its own variables, logging in as the lab's own inventory does."""
         own = yaml.safe_load(self.fleet.inventory.read_text("utf-8"))["all"]["vars"]
         content = {"all": {"hosts": hosts, "vars": {**own, **VARIABLES, **variables}}}
-        path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+        path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
         return path
 
     def of(self, *names: str) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 
 from tests.conftest import LLMPROV, ROOT
 
@@ -22,13 +23,15 @@ SCHEMA = json.loads((ROOT / "docs/schema/fleet.schema.json").read_text("utf-8"))
 
 @pytest.fixture
 def spoilt(provisioned):
-    """Put a sitecustomize into test1's environment, which every Python started there runs first; gone afterwards."""
+    """Put a .pth file into test1's environment, which every Python started there runs first; gone afterwards."""
 
     def put(code: str) -> None:
-        provisioned.sh("test1", f"cat > {SITE}/sitecustomize.py <<'END'\n{code}\nEND")
+        provisioned.sh("test1", f"cat > {SITE}/spoilt.py <<'END'\n{code}\nEND")
+        provisioned.sh("test1", f"echo import spoilt > {SITE}/spoilt.pth")
 
     yield put
-    provisioned.sh("test1", f"rm -f {SITE}/sitecustomize.py; rm -rf {SITE}/__pycache__/sitecustomize*")
+    provisioned.sh("test1", f"rm -f {SITE}/spoilt.* {SITE}/__pycache__/spoilt*")
+    provisioned.sh("test1", "pkill -KILL -f '[p]ayload.pyz' || true")
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def payload_check(ran, host="test1"):
     return next(check for check in ran.row(host)["checks"] if check["id"] == "payload.run")
 
 
-#: Only the payload is spoilt: observing starts this Python with -S, which reads no sitecustomize.
+#: Only the payload is spoilt: observing starts this Python with -S, which reads no .pth file.
 PRINTS = "print('<html>hello')"
 CRASHES = "import os, sys\nsys.stderr.write('about to crash\\n')\nsys.stderr.flush()\nos.abort()"
 ENDLESS = "import time\ntime.sleep(3600)"
@@ -64,7 +67,7 @@ def test_a_payload_that_never_ends_is_ended(provisioned, llmprov, inventory, spo
     ran = llmprov("verify", inventory, "-e", "verify_timeout_s=3", "--limit", "test1")
     assert ran.code == 5
     assert "did not finish within 3 s" in payload_check(ran)["summary"]
-    assert provisioned.sh("test1", "pgrep -f payload.pyz || true") == ""
+    assert provisioned.sh("test1", "pgrep -f '[p]ayload.pyz' || true") == ""
 
 
 def test_a_payload_that_is_killed_fails_its_host(provisioned, inventory, spoilt, tmp_path):
@@ -81,7 +84,7 @@ def test_a_payload_that_is_killed_fails_its_host(provisioned, inventory, spoilt,
 def kill_when_there(lab, name):
     """Wait for the payload on test1 and send it a signal."""
     deadline = time.monotonic() + 60
-    while lab.sh("test1", f"pkill -{name} -f '^[^ ]*python -I [^ ]*payload.pyz' && echo sent || true") == "":
+    while lab.sh("test1", f"pkill -{name} -f '[p]ayload.pyz' && echo sent || true") == "":
         assert time.monotonic() < deadline, "the payload did not start"
         select.select([], [], [], 0.2)
 
@@ -158,7 +161,6 @@ def test_ctrl_c_ends_in_a_report_with_a_row_for_every_host(provisioned, inventor
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
     out, err = run.communicate(timeout=60)
     took = time.monotonic() - began
-    provisioned.sh("test1", "pkill -KILL -f payload.pyz || true")
     assert run.returncode == 130, err
     assert took < 20, f"{took:.1f} s"
     (directory,) = (tmp_path / "runs").iterdir()
@@ -174,22 +176,24 @@ def test_ctrl_c_ends_in_a_report_with_a_row_for_every_host(provisioned, inventor
 
 def wait_for_payload(lab):
     deadline = time.monotonic() + 60
-    while lab.sh("test1", "pgrep -f '^[^ ]*python -I [^ ]*payload.pyz' || true") == "":
+    while lab.sh("test1", "pgrep -f '[p]ayload.pyz' || true") == "":
         assert time.monotonic() < deadline, "the payload did not start"
         select.select([], [], [], 0.2)
 
 
-def test_a_host_that_dies_meanwhile_is_unreachable_and_the_next_run_mends_all(fresh, llmprov, tmp_path):
-    lab = fresh(2)
-    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1", "fresh2"), pytorch_state="absent")
+def test_a_host_that_dies_meanwhile_is_unreachable_and_the_next_run_mends_all(provisioned, fresh, llmprov, tmp_path):
+    lab = fresh(1)
+    # Each fleet has its own key and its own pinned hosts.
+    mine = yaml.safe_load(lab.fleet.inventory.read_text("utf-8"))["all"]["vars"]
+    hosts = {**provisioned.of("test2"), "fresh1": {**mine, **lab.of("fresh1")["fresh1"]}}
+    inventory = provisioned.inventory(tmp_path / "hosts.yml", hosts)
     lab.host("fresh1").stop()
     ran = llmprov("provision", inventory, "--no-verify", "-e", "ansible_timeout=3")
     assert ran.code == 4
-    assert ran.statuses() == {"fresh1": "unreachable", "fresh2": "inconclusive"}
+    assert ran.statuses() == {"fresh1": "unreachable", "test2": "inconclusive"}
     lab.fleet.restart("fresh1")
-    ran = llmprov("provision", inventory, "--no-verify")
+    ran = llmprov("provision", inventory, "--no-verify", "-e", "pytorch_state=absent", "--limit", "fresh1")
     assert ran.code == 0
-    assert ran.row("fresh2")["converged"]["changed"] == []
     assert ran.row("fresh1")["converged"]["changed"]
 
 

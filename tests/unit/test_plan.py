@@ -70,7 +70,8 @@ def test_python_is_held_against_the_declaration(python, kind):
 
 def test_a_broken_environment_is_repaired():
     broken = environment(torch="2.13.0+cpu") | {"python_works": False}
-    assert kinds(decide(desired(), observed(environments=[broken])))["venv"] is Kind.REPAIR
+    plan = decide(desired(), observed(environments=[broken]))
+    assert (kinds(plan)["venv"], kinds(plan)["pytorch"]) == (Kind.REPAIR, Kind.INSTALL)
 
 
 def test_removal():

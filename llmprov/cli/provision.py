@@ -24,5 +24,6 @@ def provision(
     as_json: _common.JsonOption = False,
 ) -> None:
     """Bring every host to the declared state, verify that it trains, and report."""
-    work = session.PROVISION if verify and not options.check else session.CONVERGE_ONLY
+    wanted = verify and not options.check and options.selects("verify")
+    work = session.PROVISION if wanted else session.CONVERGE_ONLY
     _common.run_and_show(work, options, runs, as_json, strict=strict)

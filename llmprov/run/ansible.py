@@ -85,6 +85,11 @@ class Options:
         words += [w for v in self.extra_vars for w in ("--extra-vars", _absolute_at(v))]
         return words + self.vault_arguments()
 
+    def selects(self, tag: str) -> bool:
+        """Whether tasks with `tag` run, given --tags and --skip-tags."""
+        only = set((self.tags or "all").split(","))
+        return bool(only & {tag, "all", "tagged"}) and tag not in (self.skip_tags or "").split(",")
+
     def vault_arguments(self) -> list[str]:
         """The options that tell Ansible where vault passwords are."""
         words = [w for f in self.vault_password_files for w in ("--vault-password-file", str(Path(f).absolute()))]

@@ -47,7 +47,9 @@ class Session:
         self._progress_factory = progress
         self._current: ansible.PlaybookRun | None = None
         self._interrupts = 0
+        began = time.monotonic()
         self.inventory = ansible.load_inventory(options)
+        inventory_s = round(time.monotonic() - began, 3)
         self.ledger = Ledger(self.inventory.hosts, self.inventory.selected)
         self.errors: list[str] = []
         self.info = RunInfo(
@@ -62,6 +64,7 @@ class Session:
             strict=strict,
             versions=ansible.versions(),
             content_digest=content_digest(),
+            stages_s={"inventory": inventory_s},
         )
 
     # -- running -------------------------------------------------------------------------------------------------

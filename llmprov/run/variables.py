@@ -26,7 +26,7 @@ def refuse_unknown(task_vars: Mapping[str, Any]) -> None:
     if unknown:
         name = unknown[0]
         near = difflib.get_close_matches(name, known, n=1)
-        advice = f"did you mean `{near[0]}`?" if near else "`llmprov docs/variables.md` lists the known ones"
+        advice = f"did you mean `{near[0]}`?" if near else "docs/variables.md lists the known ones"
         raise UsageError(f"unknown variable `{name}`{origin(task_vars[name])}: {advice}")
 
 

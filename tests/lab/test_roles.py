@@ -87,6 +87,12 @@ def test_what_is_changed_behind_a_role_is_planned_told_by_check_mode_and_mended(
     assert (pending(again), again.row("test2")["converged"]["changed"]) == (set(), [])
 
 
+def test_tags_choose_what_is_converged(provisioned, llmprov, theirs):
+    provisioned.sh("test2", f"rm -r {ENV}/lib/python3.11/site-packages/torch-*.dist-info")
+    assert llmprov("provision", theirs.inventory, "--tags", "venv").row("test2")["converged"]["changed"] == []
+    assert llmprov("provision", theirs.inventory, "--tags", "pytorch").row("test2")["converged"]["changed"]
+
+
 def test_what_was_mended_works(llmprov, theirs):
     assert theirs.run(["preflight", "venv", "pytorch"], "--check")["changed"] == 0
     assert llmprov("verify", theirs.inventory).statuses() == {"test2": "pass"}

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-down test lint unit lab-tests bench generate lab-packages clean
+.PHONY: help demo demo-down test lint-and-unit lint unit lab-tests bench generate lab-packages clean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,11 +40,15 @@ $(VENV)/.dev: $(BIN)/llmprov
 lab-packages:
 	@bash tools/lab-packages.sh
 
+# What is quick runs beside what waits for hosts; each target's output stands together.
 test: $(VENV)/.dev
-	@bash tools/where.sh | grep -q '^demo: a lab' && $(MAKE) -s --no-print-directory lab-packages || true
-	@$(MAKE) -s --no-print-directory lint
+	@if bash tools/where.sh | grep -q '^demo: a lab'; then $(MAKE) -s --no-print-directory lab-packages; fi
 	@echo "make: tests with $$($(BIN)/python --version) and $$($(BIN)/ansible --version | head -n 1)"
-	@$(BIN)/python -m pytest tests
+	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lint-and-unit lab-tests
+
+lint-and-unit: $(VENV)/.dev
+	@$(MAKE) -s --no-print-directory lint
+	@$(MAKE) -s --no-print-directory unit
 
 lint: $(VENV)/.dev
 	@echo "make: ruff, mypy, yamllint, ansible-lint"
@@ -57,7 +61,7 @@ lint: $(VENV)/.dev
 unit: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/unit
 
-lab-tests: $(VENV)/.dev lab-packages
+lab-tests: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/lab
 
 bench: $(VENV)/.dev lab-packages

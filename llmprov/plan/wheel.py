@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from packaging.version import InvalidVersion, Version
 
 from llmprov.knowledge import architecture_runs_on, driver_floor, gpu_by_id, torch_release
 from llmprov.knowledge.tables import TorchRelease
-from llmprov.model import GpuDevice, Observation, PytorchVars, Refusal
+from llmprov.model import Desired, GpuDevice, Observation, PytorchVars, Refusal
 
 
 def choose(wanted: PytorchVars, seen: Observation) -> tuple[str | None, list[Refusal]]:
@@ -30,6 +32,23 @@ def choose(wanted: PytorchVars, seen: Observation) -> tuple[str | None, list[Ref
     if wanted.variant == "auto":
         return _best(wanted, release, seen)
     return _named(wanted, release, seen)
+
+
+def installation(wanted: Desired, variant: str | None) -> dict[str, Any]:
+    """What to hand to the installer: `packages` (one requirement or none), `index_url`, and `joins`.
+
+    `joins` says that PyTorch is installed in one go with the environment's other packages: they are then solved
+    together, so that none of them brings another build of torch along.
+    """
+    torch = wanted.pytorch
+    if torch.state == "absent" or variant is None:
+        return {"packages": [], "index_url": "", "joins": False}
+    plain = variant == "any"
+    return {
+        "packages": [f"torch=={torch.version}" + ("" if plain else f"+{variant}")],
+        "index_url": f"{torch.index_url}/{variant}" if torch.index_url and not plain else "",
+        "joins": wanted.venv.state == "present" and wanted.venv.path == torch.env_path,
+    }
 
 
 def _named(wanted: PytorchVars, release: TorchRelease, seen: Observation) -> tuple[str | None, list[Refusal]]:

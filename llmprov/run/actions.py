@@ -18,7 +18,7 @@ from llmprov.depot import tools
 from llmprov.depot.pip_config import PipConfig
 from llmprov.errors import LlmprovError, UsageError
 from llmprov.model import Desired, Observation, Plan, Verification
-from llmprov.plan import decide
+from llmprov.plan import decide, wheel
 from llmprov.run import payload_run, variables
 
 Result = dict[str, Any]
@@ -42,6 +42,7 @@ def plan(action: Any, task_vars: Variables) -> Result:
     return {
         "changed": False,
         "components": planned.components(),
+        "torch": wheel.installation(desired, planned.pytorch_variant),
         "refused": [refusal.sentence() for refusal in planned.refusals],
         "desired": desired.model_dump(mode="json"),
         "plan": planned.model_dump(mode="json"),

@@ -10,6 +10,7 @@ import ast
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +27,7 @@ class PipConfig:
     no_index: bool = False
 
     @classmethod
+    @cache
     def of_this_machine(cls) -> PipConfig:
         """What the pip of this Python is set to, by its files and its environment.
 

@@ -94,6 +94,9 @@ class Fleet:
             LabUnsupported: this machine cannot host a lab.
             LabError: a host, the network or the base tree failed; `down` cleans up.
         """
+        wanted = [f"{self.prefix}{i}" for i in range(1, count + 1)]
+        devices = parse_gpus(gpus, wanted)
+        _check_range(address_range or DEFAULT_NETWORK, count)
         machine.require_lab_support()
         with self._locked():
             record = self._record()
@@ -103,12 +106,11 @@ class Fleet:
                 raise UsageError(
                     f"lab {self.prefix} is up on {record.network}: take it down to move it to {address_range}"
                 )
-            wanted = [f"{self.prefix}{i}" for i in range(1, count + 1)]
-            devices = parse_gpus(gpus, wanted)
             for name in wanted:
                 record.hosts.setdefault(name, HostRecord(release=release, gpus=devices[name]))
             _check_range(record.network, len(record.hosts))
-            self._save(record)  # first of all, so that `down` finds it even after a crash
+            with self._locked(""):
+                self._save(record)  # first of all, so that `down` finds it even after a crash
             for wanted_release in {host.release for host in record.hosts.values()}:
                 base.ensure_base(self.state / "base", wanted_release)
             network.ensure_network(self.prefix, ipaddress.IPv4Network(record.network), self.state)
@@ -170,19 +172,23 @@ class Fleet:
         """
         existed = self.directory.exists()
         with self._locked():
-            for host in self.hosts():
-                host.remove()
+            with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
+                list(pool.map(LabHost.remove, self.hosts()))
             network.remove_network(self.prefix)
             shutil.rmtree(self.directory, ignore_errors=True)
-            if not any((self.state / "labs").glob("*/lab.json")):
-                network.restore_forwarding(self.state)
-                if not keep_base:
-                    base.remove_bases(self.state / "base")
+            # What labs share goes with the last; meanwhile no other lab may count on it.
+            with self._locked(""):
+                if not any((self.state / "labs").glob("*/lab.json")):
+                    network.restore_forwarding(self.state)
+                    if not keep_base:
+                        base.remove_bases(self.state / "base")
         self._tidy()
         return existed
 
     def _tidy(self) -> None:
         (self.state / "labs" / f".{self.prefix}.lock").unlink(missing_ok=True)
+        if not any((self.state / "labs").glob("*/lab.json")):
+            (self.state / "labs" / "..lock").unlink(missing_ok=True)
         for directory in (self.state / "labs", self.state, self.state.parent):
             with contextlib.suppress(OSError):
                 directory.rmdir()
@@ -204,9 +210,11 @@ class Fleet:
     # -- the record ----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, prefix: str | None = None) -> Iterator[None]:
+        """Hold the lock of this lab, or with an empty prefix that of what all labs share."""
         (self.state / "labs").mkdir(parents=True, exist_ok=True)
-        with (self.state / "labs" / f".{self.prefix}.lock").open("w") as handle:
+        name = self.prefix if prefix is None else prefix
+        with (self.state / "labs" / f".{name}.lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 

@@ -42,8 +42,12 @@ class Refusal(BaseModel):
     remedy: str
 
     def sentence(self) -> str:
-        """The refusal as one sentence."""
-        return f"{self.this} does not fit {self.that}: {self.remedy}"
+        """The refusal as one sentence, with what to do."""
+        return f"{self.conflict()}: {self.remedy}"
+
+    def conflict(self) -> str:
+        """The two things that do not fit."""
+        return f"{self.this} does not fit {self.that}"
 
 
 class Plan(BaseModel):

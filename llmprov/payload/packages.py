@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 import traceback
 from importlib import metadata
 from typing import Any, Dict, List
 
 from llmprov.payload.document import FAIL, PASS, check, say
+
+REINSTALL = "provision once with -e venv_state=absent and once without, which builds the environment anew"
 
 
 def check_packages(declared: List[str]) -> List[Dict[str, Any]]:
@@ -29,9 +32,13 @@ def _check_package(text: str) -> Dict[str, Any]:
         summary = "%s is of version %s" % (name, version)
         return check(check_id, FAIL, summary, version, text, remedy="run `llmprov provision`")
     for module in modules_of(name):
-        failed = check_import(module)
-        if failed["status"] != PASS:
-            return dict(failed, id=check_id)
+        found = check_import(module)
+        if found["status"] == PASS and getattr(sys.modules.get(module), "__file__", None) is None:
+            # A folder without its __init__.py still "imports", as an empty namespace.
+            summary = "%s %s lacks files of its own: %s/__init__.py" % (name, version, module)
+            found = check(check_id, FAIL, summary, None, text, remedy=REINSTALL)
+        if found["status"] != PASS:
+            return dict(found, id=check_id)
     return check(check_id, PASS, "%s %s imports" % (name, version), version, text)
 
 
@@ -59,7 +66,6 @@ def check_import(name: str) -> Dict[str, Any]:
     try:
         importlib.import_module(name)
     except BaseException as error:  # a package may raise anything, SystemExit included
-        summary = "%s does not import: %s" % (name, type(error).__name__)
-        remedy = "install the package anew; the evidence has the traceback"
-        return check(check_id, FAIL, summary, None, name, evidence=traceback.format_exc(), remedy=remedy)
+        summary = "%s does not import: %s: %s" % (name, type(error).__name__, str(error)[:200])
+        return check(check_id, FAIL, summary, None, name, evidence=traceback.format_exc(), remedy=REINSTALL)
     return check(check_id, PASS, "%s imports" % name, True, True)

@@ -76,7 +76,7 @@ def plan_venv(wanted: VenvVars, pytorch: PytorchVars, seen: Observation) -> Acti
         if there.kind == "none":
             return Action(component="venv", kind=Kind.NONE)
         return Action(component="venv", kind=Kind.REMOVE, before=_describe(there), why="declared absent")
-    after = f"Python {wanted.python or 'of the host'}"
+    after = f"Python {wanted.python}" if wanted.python else "the host's own Python"
     if there.kind == "none":
         return Action(component="venv", kind=Kind.INSTALL, after=after, why=f"nothing is at {wanted.path}")
     if not there.python_works:
@@ -101,7 +101,6 @@ def plan_venv(wanted: VenvVars, pytorch: PytorchVars, seen: Observation) -> Acti
         return Action(
             component="venv",
             kind=Kind.UPGRADE,
-            before=_describe(there),
             after="; ".join(differences),
             why="packages differ from the declaration",
         )

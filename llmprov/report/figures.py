@@ -28,6 +28,11 @@ def done(row: HostReport) -> str:
     return f"{changed} change{'s' if changed != 1 else ''}" if changed else "nothing"
 
 
+def last_line(evidence: str) -> str:
+    """The end of a traceback or of an output, which says most."""
+    return (evidence.strip().splitlines() or [""])[-1][:300]
+
+
 def action_line(action: Action) -> str:
     """One action like a line of a diff."""
     sign = {Kind.INSTALL: "+", Kind.REMOVE: "-", Kind.NONE: "="}.get(action.kind, "~")

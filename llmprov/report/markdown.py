@@ -50,5 +50,5 @@ def _trouble(row: HostReport) -> list[str]:
     if row.remedy:
         lines.append(f"  Next: {escape(row.remedy)}.")
     bad = [c for c in row.checks if c.status is not CheckStatus.PASS and c.evidence]
-    lines += [f"  Evidence of {escape(c.id)}: {escape(c.evidence[-300:])}" for c in bad[:3]]
+    lines += [f"  Evidence of {escape(c.id)}: {escape(figures.last_line(c.evidence))}" for c in bad[:3]]
     return lines

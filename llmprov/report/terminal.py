@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llmprov.model import FleetReport, HostReport, Kind, Status
+from llmprov.model import CheckStatus, FleetReport, HostReport, Kind, Status
 from llmprov.report import figures
 from llmprov.report.text import plain
 
@@ -59,6 +59,9 @@ def _troubles(row: HostReport) -> list[RenderableType]:
     if not row.summary or row.status in (Status.PASS, Status.NOT_SELECTED):
         return []
     lines = [Text.assemble((plain(row.host), "bold"), f": {plain(row.summary, 500)}")]
+    evidence = [figures.last_line(c.evidence) for c in row.checks if c.status is CheckStatus.FAIL and c.evidence]
+    if evidence and evidence[0] not in row.summary:
+        lines.append(Text(f"  evidence: {plain(evidence[0])}"))
     if row.remedy:
         lines.append(Text(f"  next: {plain(row.remedy, 500)}"))
     return list(lines)

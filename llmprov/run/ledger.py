@@ -182,5 +182,9 @@ def message_of(result: dict[str, Any]) -> str:
     if not said or said.startswith(("non-zero return code", "MODULE FAILURE", "Task failed: Module failed")):
         printed = (_lines(result.get(name)) for name in ("stderr", "module_stderr", "stdout", "module_stdout"))
         said = " ".join(filter(None, [said, *next(filter(None, printed), [])[-4:]]))
-    said = re.sub(r"^(Task failed: |Data could not be sent to remote host \S+ )", "", said)
+    said = re.sub(
+        r"^(Task failed: )?(Data could not be sent to remote host \S+ Make sure this host can be reached over ssh: )?",
+        "",
+        said,
+    )
     return " ".join(said.split())[:1500] or "no reason was given"

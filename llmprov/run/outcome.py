@@ -40,8 +40,8 @@ def judge(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:
     if entry.unreachable is not None:
         return Status.UNREACHABLE, entry.unreachable, _connection_remedy(entry.unreachable)
     if entry.plan and entry.plan.refusals:
-        sentences = [refusal.sentence() for refusal in entry.plan.refusals]
-        return Status.REFUSED, "; ".join(sentences), entry.plan.refusals[0].remedy
+        conflicts = "; ".join(refusal.conflict() for refusal in entry.plan.refusals)
+        return Status.REFUSED, conflicts, "; ".join(refusal.remedy for refusal in entry.plan.refusals)
     if entry.failures:
         first = entry.failures[0]
         return (

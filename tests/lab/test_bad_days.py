@@ -101,6 +101,16 @@ def test_a_wrong_install_fails_and_the_next_provision_mends_what_it_can_see(prov
         provisioned.sh("test1", f"mv {SITE}/yaml.gone {SITE}/yaml")
 
 
+def test_a_package_without_its_init_is_no_package(provisioned, llmprov, inventory):
+    provisioned.sh("test1", f"mv {SITE}/yaml/__init__.py {SITE}/yaml/gone")
+    try:
+        ran = llmprov("verify", inventory, "--limit", "test1")
+        assert ran.code == 5
+        assert "lacks files of its own: yaml/__init__.py" in ran.row("test1")["summary"]
+    finally:
+        provisioned.sh("test1", f"mv {SITE}/yaml/gone {SITE}/yaml/__init__.py")
+
+
 def test_verify_before_provision_says_what_to_do(provisioned, llmprov, tmp_path):
     inventory = provisioned.inventory(tmp_path / "hosts.yml", provisioned.of("test2"))
     ran = llmprov("verify", inventory, "-e", "llm_env_path=/opt/nothing")

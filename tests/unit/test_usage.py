@@ -32,9 +32,9 @@ def place(tmp_path):
         (["provision", "-i", "good.yml", "-e", "{broken"], "parsing"),
         (["verify", "-i", "good.yml", "--runs", "good.yml/x"], "--runs"),
         (["report", "latest"], "no finished run"),
-        (["lab", "up", "--gpu", "nonsense"], "--gpu is"),
+        (["lab", "up", "--prefix", "fresh", "--gpu", "nonsense"], "--gpu is"),
         (["lab", "up", "--prefix", "Not-A-Prefix"], "--prefix is"),
-        (["lab", "up", "--network", "8.8.8.0/24"], "private range"),
+        (["lab", "up", "--prefix", "fresh", "--network", "8.8.8.0/24"], "private range"),
         (["plan", "--no-such-option"], "No such option"),
     ],
 )

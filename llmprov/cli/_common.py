@@ -59,7 +59,7 @@ def ansible_options(function: Function) -> Function:
         tags: Annotated[str | None, typer.Option("-t", "--tags", help="Only tasks with these tags.")] = None,
         skip_tags: Annotated[str | None, typer.Option("--skip-tags", help="No tasks with these tags.")] = None,
         check: Annotated[bool, typer.Option("-C", "--check", help="Change nothing; tell what would change.")] = False,
-        diff: Annotated[bool, typer.Option("-D", "--diff", help="Record what changes in files and packages.")] = False,
+        diff: Annotated[bool, typer.Option("-D", "--diff", help="Show what changes in packages.")] = False,
         extra_vars: Annotated[
             list[str],
             typer.Option("-e", "--extra-vars", metavar="VARS", help="Variables: key=value, JSON, or @FILE."),

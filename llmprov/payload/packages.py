@@ -51,7 +51,8 @@ def modules_of(distribution: str) -> List[str]:
             found.add(first[:-3])
         elif len(path.parts) == 2 and path.parts[1] == "__init__.py":
             found.add(first)
-    return sorted(name for name in found if name.isidentifier())
+    # Public ones first: what a private helper says of their absence would mislead.
+    return sorted((name for name in found if name.isidentifier()), key=lambda name: (name.startswith("_"), name))
 
 
 def check_imports(names: List[str]) -> List[Dict[str, Any]]:

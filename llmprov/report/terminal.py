@@ -76,7 +76,8 @@ def plan_tree(fleet: FleetReport) -> RenderableType:
     refused = fleet.counts.get(Status.REFUSED, 0)
     unasked = sum(fleet.counts.get(status, 0) for status in (Status.UNREACHABLE, Status.FAIL, Status.NOT_RUN))
     total = sum(1 for row in fleet.hosts if row.status is not Status.NOT_SELECTED)
-    summary = f"{total} hosts: {pending} to change, {refused} refused, {unasked} could not be asked, "
+    plural = "s" if total != 1 else ""
+    summary = f"{total} host{plural}: {pending} to change, {refused} refused, {unasked} could not be asked, "
     summary += f"{total - pending - refused - unasked} as declared. Nothing was changed."
     return Group(*lines, *(Text(f"error: {plain(e)}", style="bold red") for e in fleet.errors), Text(), Text(summary))
 

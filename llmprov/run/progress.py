@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -58,6 +59,8 @@ class Lines:
                 self._say(f"{entry.host}: verified: FAILED")
         elif kind == "runner_on_ok" and result.get("changed") and event.get("action") not in STEERING:
             self._say(f"{entry.host}: changed: {entry.doing}")
+            for line in diff_lines(result):
+                self._say(f"{entry.host}:   {line}")
         elif kind == "runner_on_ok" and "verification" in result:
             self._say(f"{entry.host}: verified")
         elif kind == "runner_on_ok" and "plan" in result and stage == "converge":
@@ -95,11 +98,22 @@ class Board:
         self._stage = name
 
     def event(self, stage: str, event: dict[str, Any], entry: Entry) -> None:
-        """The table is redrawn by itself, from the ledger."""
+        """The table is redrawn by itself, from the ledger; what --diff asked for scrolls by above it."""
+        for line in diff_lines(event.get("result") or {}):
+            self._console.print(Text(plain(f"{entry.host}: {line}")), soft_wrap=True)
 
     def close(self) -> None:
         """Take the table off the screen."""
         self._live.stop()
+
+
+def diff_lines(result: dict[str, Any]) -> list[str]:
+    """What changed in a task's result, as the lines of a diff; Ansible sends it only with --diff."""
+    difference = result.get("diff") or {}
+    before, after = (str(difference.get(side, "")).splitlines() for side in ("before", "after"))
+    return [
+        line for line in difflib.unified_diff(before, after, n=0, lineterm="") if line[:2] not in ("--", "++", "@@")
+    ]
 
 
 def _state(entry: Entry) -> str:

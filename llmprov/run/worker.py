@@ -65,6 +65,9 @@ def slim_result(result: dict[str, Any]) -> dict[str, Any]:
         if result.get(name):
             text = result[name] if isinstance(result[name], str) else json.dumps(result[name])
             kept[name] = text[:limit] if name == "msg" else text[-limit:]
+    difference = result.get("diff")
+    if isinstance(difference, dict) and {"before", "after"} <= set(difference):
+        kept["diff"] = {side: str(difference[side])[:20_000] for side in ("before", "after")}
     kept["changed"] = bool(result.get("changed"))
     kept["empty"] = not set(result) - {"_ansible_no_log", "changed"}
     return kept

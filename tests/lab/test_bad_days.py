@@ -111,6 +111,17 @@ def test_a_package_without_its_init_is_no_package(provisioned, llmprov, inventor
         provisioned.sh("test1", f"mv {SITE}/yaml/gone {SITE}/yaml/__init__.py")
 
 
+def test_a_wrong_variable_of_one_host_stops_the_run_before_any_other_is_changed(provisioned, llmprov, tmp_path):
+    address = provisioned.of("test3")["test3"]
+    hosts = {"good": address, "bad": {**address, "venv_packages": "not a list"}}
+    ran = llmprov("provision", provisioned.inventory(tmp_path / "hosts.yml", hosts))
+    assert ran.code == 2
+    assert "host bad: variable `venv_packages`" in ran.err
+    assert "hosts.yml" in ran.err
+    assert not list((tmp_path / "runs").iterdir())
+    assert provisioned.sh("test3", "ls -d /opt/llmprov 2>/dev/null || true") == ""
+
+
 def test_verify_before_provision_says_what_to_do(provisioned, llmprov, tmp_path):
     inventory = provisioned.inventory(tmp_path / "hosts.yml", provisioned.of("test2"))
     ran = llmprov("verify", inventory, "-e", "llm_env_path=/opt/nothing")

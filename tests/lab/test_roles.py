@@ -96,14 +96,17 @@ def test_what_was_mended_works(llmprov, theirs):
     assert llmprov("verify", theirs.inventory).statuses() == {"test2": "pass"}
 
 
-def test_a_declaration_that_changes_changes_the_environment(provisioned, llmprov, theirs):
+def test_a_declaration_that_changes_changes_the_environment(provisioned, llmprov, cli, theirs):
     versions = f"ls {ENV}/lib/python3.11/site-packages | grep -i -E '^(idna|pyyaml).*dist-info' | sort"
     wanted = {"venv_packages": ["pyyaml>=6", "idna==3.9"]}
     assert plan_of(llmprov, theirs, **wanted) == ["venv"]
     assert llmprov("provision", theirs.inventory, "--no-verify", "-e", json.dumps(wanted)).code == 0
     assert "idna-3.9.dist-info" in provisioned.sh("test2", versions)
     wanted = {"venv_packages": ["pyyaml>=6", "idna==3.10"]}
-    assert llmprov("provision", theirs.inventory, "--no-verify", "-e", json.dumps(wanted)).code == 0
+    done = cli("provision", "-i", str(theirs.inventory), "--no-verify", "--diff", "-e", json.dumps(wanted))
+    assert done.returncode == 0
+    assert "-idna==3.9" in done.stderr
+    assert "+idna==3.10" in done.stderr
     assert "idna-3.10.dist-info" in provisioned.sh("test2", versions)
     wanted = {"venv_packages_absent": ["idna"]}
     assert llmprov("provision", theirs.inventory, "-e", json.dumps(wanted)).statuses() == {"test2": "pass"}

@@ -157,9 +157,10 @@ def main():
     )
     os.umask(0o022)
     path = module.params["path"]
-    before = describe(path)
+    before = describe(path) if module._diff else ""
     changed = remove(module, path) if module.params["state"] == "absent" else ensure(module, Uv(module))
-    module.exit_json(changed=changed, diff={"before": before, "after": describe(path)} if changed else {})
+    difference = {"before": before, "after": describe(path)} if module._diff else {}
+    module.exit_json(changed=changed, diff=difference)
 
 
 if __name__ == "__main__":

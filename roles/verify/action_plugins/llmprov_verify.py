@@ -6,19 +6,23 @@ import sys
 
 from ansible.plugins.action import ActionBase
 
+# Ansible loads a plugin once, before it forks for each host, and the import then serves them all. Where it fails, the
+# plugin still loads, so that an Ansible without the package says so in one sentence.
+try:
+    from llmprov.run import actions
+except ImportError as error:
+    actions, missing = None, str(error)
+
 
 class ActionModule(ActionBase):
     TRANSFERS_FILES = False
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
-        try:
-            # Here, so that an Ansible without the package fails in one sentence and not while loading.
-            from llmprov.run import actions
-        except ImportError as error:
+        if actions is None:
             sentence = (
                 f"llmprov is not installed for the Python that runs Ansible ({sys.executable}): "
-                f"`{sys.executable} -m pip install llmprov` ({error})"
+                f"`{sys.executable} -m pip install llmprov` ({missing})"
             )
             return {**result, "failed": True, "msg": sentence}
         return {**result, **actions.verify(self, task_vars or {})}

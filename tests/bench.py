@@ -149,8 +149,9 @@ def report_runs(bench: Bench, full: Path) -> None:
 
 def report_environment(bench: Bench) -> None:
     for warm in (False, True):
-        bare = bench.bare_uv_s(warm)
-        tasks, wall = bench.role_s(warm)
+        # By turns, so that a slow minute of the network falls on both.
+        pairs = [(bench.bare_uv_s(warm), *bench.role_s(warm)) for _ in range(3)]
+        bare, tasks, wall = (statistics.median(column) for column in zip(*pairs, strict=True))
         label = "warm" if warm else "cold"
         say(
             f"(d) environment, {label} cache: bare uv {bare:.1f} s; by the roles {tasks:.1f} s = {tasks / bare:.2f} x "

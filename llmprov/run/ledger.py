@@ -75,13 +75,13 @@ class Ledger:
         return entry
 
     def _ok(self, entry: Entry, stage: Stage, event: dict[str, Any], result: dict[str, Any]) -> None:
-        if result.get("empty") and event.get("action") not in STEERING:
+        if result.get("empty") and not is_steering(event):
             # Runner says ok with nothing in it when a module died silently: that is no evidence of anything.
             failure = Failure(stage=stage, task=_task_name(event), message="the task returned nothing")
             entry.failures.append(failure)
             return
         self._records(entry, stage, result)
-        if event.get("action") not in STEERING and stage == "converge":
+        if not is_steering(event) and stage == "converge":
             entry.converged.tasks += 1
             if result.get("changed"):
                 entry.converged.changed.append(_task_name(event))
@@ -169,6 +169,11 @@ def _unique(checks: list[Check]) -> list[Check]:
 
 def _task_name(event: dict[str, Any]) -> str:
     return str(event.get("task") or event.get("action") or "")
+
+
+def is_steering(event: dict[str, Any]) -> bool:
+    """Whether the task only steers Ansible; modules are named in full or in short, as the task wrote them."""
+    return str(event.get("action") or "").rsplit(".", 1)[-1] in STEERING
 
 
 def _lines(printed: object) -> list[str]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmprov.report.text import plain
-from llmprov.run.ledger import STEERING, Entry, Ledger, message_of
+from llmprov.run.ledger import Entry, Ledger, is_steering, message_of
 
 
 class Progress(Protocol):
@@ -57,7 +57,7 @@ class Lines:
                 self._say(f"{entry.host}: {self.WORDS[kind]} {entry.doing}: {message_of(result)[:300]}")
             elif "verification" in result:
                 self._say(f"{entry.host}: verified: FAILED")
-        elif kind == "runner_on_ok" and result.get("changed") and event.get("action") not in STEERING:
+        elif kind == "runner_on_ok" and result.get("changed") and not is_steering(event):
             self._say(f"{entry.host}: changed: {entry.doing}")
             for line in diff_lines(result):
                 self._say(f"{entry.host}:   {line}")

@@ -79,6 +79,14 @@ def test_how_a_host_ends(events, status):
         assert rows(book)["a"].summary
 
 
+def test_a_task_that_only_steers_may_return_nothing():
+    book = ledger("a")
+    for action in ("ansible.builtin.assert", "assert", "ansible.builtin.include_role"):
+        book.fold("converge", event("ok", action=action, empty=True))
+    assert book.entries["a"].failures == []
+    assert book.entries["a"].converged.tasks == 0
+
+
 def test_a_record_that_makes_no_sense_fails_its_host():
     book = ledger("a")
     book.fold("verify", planned())

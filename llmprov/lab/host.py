@@ -63,7 +63,7 @@ class LabHost:
         if not os.path.ismount(self.root):
             # A lab host's disk need not outlive the machine's power: without syncing apt is twice as fast, and so is
             # unmounting. The kernel marks such a tree as dirty, and mounts it again only without the mark.
-            shutil.rmtree(self.directory / "work/work/incompat", ignore_errors=True)
+            shutil.rmtree(self.directory / "work" / "work" / "incompat", ignore_errors=True)
             options = f"lowerdir={self.base},upperdir={self.directory}/upper,workdir={self.directory}/work,volatile"
             run("mount", "-t", "overlay", f"llmprov-lab-{self.name}", "-o", options, str(self.root))
         if not self.host_key.exists():

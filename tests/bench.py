@@ -127,6 +127,7 @@ class Bench:
                 match = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{run.pid}/status").read_text())
                 peak = max(peak, int(match[1]) if match else 0)
                 time.sleep(0.05)  # sampling, not waiting: the high-water mark only ever grows
+        say(f"    (that run of {ALIASES} aliases ended with exit code {run.returncode})")
         return peak / 1024
 
 

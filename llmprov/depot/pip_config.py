@@ -25,6 +25,8 @@ class PipConfig:
     extra_index_urls: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()
     no_index: bool = False
+    #: File of certificate authorities; None for those that requests brings along.
+    cert: str | None = None
 
     @classmethod
     @cache
@@ -61,12 +63,22 @@ class PipConfig:
             extra_index_urls=tuple(text.get("extra-index-url", "").split()),
             find_links=tuple(text.get("find-links", "").split()),
             no_index=text.get("no-index", "").lower() in ("1", "true", "yes", "on"),
+            cert=text.get("cert") or None,
         )
+
+    @property
+    def verify(self) -> str | bool:
+        """What certificates are checked against, in the words of requests; there is no way to leave the check out."""
+        return self.cert or True
+
+    def index_urls(self) -> list[str]:
+        """Every index, by URL, with the user in it where there is one."""
+        return [url for url in (self.index_url, *self.extra_index_urls) if url]
 
     @property
     def has_settings(self) -> bool:
         """Whether anything differs from a pip that was never configured."""
-        return self != PipConfig()
+        return self != PipConfig(cert=self.cert)
 
     def as_uv_environment(self) -> dict[str, str]:
         """Environment variables that make uv look where pip looks; secrets in URLs stay off every command line."""

@@ -94,3 +94,65 @@ def driver_floor(tag: str) -> str:
     """
     floor: str = _table("drivers")["minimum_driver_for_cuda"][tag.removeprefix("cu")[:2]]
     return floor
+
+
+def cuda_of_driver(driver: str) -> str | None:
+    """The newest CUDA version that a driver (`580.95.05`) runs, or None for one older than the table."""
+    branches: dict[str, str] = _table("drivers")["cuda_of_branch"]
+    fitting = [branch for branch in branches if int(branch) <= int(driver.split(".")[0])]
+    return branches[max(fitting, key=int)] if fitting else None
+
+
+def companion(name: str, torch_version: str) -> str | None:
+    """The release (`0.28`) of torchvision, torchaudio or torchtext that pairs with a PyTorch version, or None."""
+    wanted = Version(torch_version)
+    found: str | None = _table("torch")["companions"][name].get(f"{wanted.major}.{wanted.minor}")
+    return found
+
+
+def companion_newest(name: str) -> str:
+    """The newest PyTorch release (`2.11`) that `name` pairs with."""
+    newest: str = max(_table("torch")["companions"][name], key=Version)
+    return newest
+
+
+#: Packages that pair with a PyTorch release.
+COMPANIONS: tuple[str, ...] = tuple(_table("torch")["companions"])
+
+#: Name -> packages.
+PROFILES: dict[str, list[str]] = _table("profiles")["profiles"]
+
+
+@dataclass(frozen=True)
+class Installer:
+    """A conda installer: its file, where its publisher has it, and its digest where the table knows it."""
+
+    filename: str
+    url: str
+    sha256: str
+
+
+def conda_installer(name: str, machine: str) -> Installer:
+    """The installer `Miniconda3-py313_26.5.3-1` for a Linux machine (`x86_64`); a whole name is taken as it is."""
+    table = _table("conda")
+    filename = f"{name}.sh" if "-Linux-" in name else f"{name}-Linux-{machine}.sh"
+    publisher, _, version = name.partition("-")
+    base = table["publishers"][publisher].format(version=version.split("-Linux-")[0])
+    return Installer(filename, f"{base}{filename}", table["sha256"].get(filename, ""))
+
+
+def is_anacondas(channel: str) -> bool:
+    """Whether a channel, by name or URL, is one of Anaconda's own, under their terms."""
+    table = _table("conda")["anaconda"]
+    if "://" not in channel:
+        return channel in table["names"] or channel.startswith("pkgs/")
+    place = channel.split("://", 1)[1]
+    return any(place == url or place.startswith(f"{url}/") for url in table["urls"])
+
+
+def channel_urls(channel: str) -> list[str]:
+    """Where a channel lies: `conda-forge` by conda's alias, `defaults` as the channels it stands for."""
+    table = _table("conda")
+    if channel == "defaults":
+        return list(table["anaconda"]["defaults"])
+    return [channel if "://" in channel else f"{table['alias']}/{channel}"]

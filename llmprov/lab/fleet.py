@@ -8,9 +8,10 @@ import fcntl
 import ipaddress
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import BaseModel
@@ -18,7 +19,11 @@ from pydantic import BaseModel
 from llmprov.depot.pip_config import PipConfig
 from llmprov.errors import UsageError
 from llmprov.lab import base, machine, network
+from llmprov.lab.conda import kit_where_needed
 from llmprov.lab.host import USER, LabHost
+
+if TYPE_CHECKING:
+    from llmprov.lab.conda.standin import CondaKit
 
 DEFAULT_PREFIX = "lab"
 DEFAULT_NETWORK = "10.77.0.0/24"
@@ -87,6 +92,7 @@ class Fleet:
         release: str = "bookworm",
         gpus: tuple[str, ...] = (),
         address_range: str | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> list[HostStatus]:
         """Bring up `count` hosts; hosts that are there stay as they are, stopped ones start again.
 
@@ -115,7 +121,7 @@ class Fleet:
                 base.ensure_base(self.state / "base", wanted_release)
             network.ensure_network(self.prefix, ipaddress.IPv4Network(record.network), self.state)
             self._start(self.hosts())
-            self._write_inventory()
+            self._write_inventory(kit_where_needed(self.state / "conda", say))
         return self.status()
 
     def _start(self, hosts: list[LabHost]) -> None:
@@ -182,6 +188,7 @@ class Fleet:
                     network.restore_forwarding(self.state)
                     if not keep_base:
                         base.remove_bases(self.state / "base")
+                        shutil.rmtree(self.state / "conda", ignore_errors=True)
         self._tidy()
         return existed
 
@@ -228,7 +235,7 @@ class Fleet:
         partial.write_text(record.model_dump_json(indent=2), encoding="utf-8")
         partial.rename(self.directory / "lab.json")
 
-    def _write_inventory(self) -> None:
+    def _write_inventory(self, kit: CondaKit | None) -> None:
         hosts = self.hosts()
         lines = [f"{h.address} {h.host_key.with_suffix('.pub').read_text('utf-8').strip()}" for h in hosts]
         self.known_hosts.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -240,6 +247,7 @@ class Fleet:
                     "ansible_become": True,
                     "ansible_ssh_private_key_file": str(self.key),
                     "ansible_ssh_common_args": ssh,
+                    **(kit.variables() if kit else {}),
                 },
                 "children": {
                     "lab": {"hosts": {host.name: {"ansible_host": host.address} for host in hosts}},
@@ -247,6 +255,8 @@ class Fleet:
             }
         }
         text = "# Written by `llmprov lab up`; any Ansible command can use it with -i.\n"
+        if kit:
+            text += "# No conda installer can be reached from this machine: these hosts get the lab's stand-in for it.\n"
         self.inventory.write_text(text + yaml.safe_dump(inventory, sort_keys=False), encoding="utf-8")
 
     def ssh_command(self, name: str, command: tuple[str, ...] = ()) -> list[str]:

@@ -6,11 +6,12 @@ the tables in the docs are generated from here (`make generate`).
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic.config import JsonDict
 
 State = Literal["present", "absent"]
@@ -18,7 +19,15 @@ State = Literal["present", "absent"]
 #: Where the environment lives unless told otherwise; `llm_env_path` moves it for every role at once.
 ENV_PATH = "/opt/llmprov/envs/llm"
 
-SHARED_ENV_PATH: JsonDict = {"shared": "llm_env_path"}
+#: Where conda lives unless told otherwise.
+CONDA_PREFIX = "/opt/miniconda3"
+
+
+def _shared(name: str) -> JsonDict:
+    return {"shared": name}
+
+
+SHARED_ENV_PATH = _shared("llm_env_path")
 
 
 def _requirement(text: str) -> str:
@@ -47,9 +56,44 @@ def _absolute(text: str) -> str:
     return text.rstrip("/")
 
 
+def _location(text: str) -> str:
+    if not re.fullmatch(r"(https?|file)://[^\s]+|/[^\n]+", text):
+        raise ValueError(f"{text!r} is neither a URL (https, http, file) nor an absolute path on the controller")
+    return text if "://" in text else f"file://{text}"
+
+
+def _conda_spec(text: str) -> str:
+    if not re.fullmatch(r"(?:[A-Za-z0-9._/-]+::)?[A-Za-z0-9_][A-Za-z0-9._-]*(?:[ =<>!~,|*.A-Za-z0-9_+-]*)", text):
+        raise ValueError(f"{text!r} is not a conda package like `numpy>=2,<3` or `python=3.11`")
+    return text
+
+
+def _channel(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*|(https?|file)://[^\s]+", text):
+        raise ValueError(f"{text!r} is neither a channel's name like conda-forge nor its URL")
+    return text.rstrip("/")
+
+
 Package = Annotated[str, AfterValidator(_requirement)]
 PackageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+Location = Annotated[str, AfterValidator(_location)]
+CondaSpec = Annotated[str, AfterValidator(_conda_spec)]
+Channel = Annotated[str, AfterValidator(_channel)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+VariableValue = Annotated[str, Field(pattern=r"^[^\n\x00]*$")]
+Manager = Literal["conda", "venv"]
+PYTHON_VERSION = r"^(\d+\.\d+(\.\d+)?)?$"
+SHA256 = r"^([0-9a-f]{64})?$"
+
+
+class ProfileDefinition(BaseModel):
+    """A profile of the user's own: packages under one name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    packages: list[Package] = []
+    conda_packages: list[CondaSpec] = []
 
 
 class RoleVars(BaseModel):
@@ -89,28 +133,146 @@ class PreflightVars(RoleVars):
     )
 
 
-class VenvVars(RoleVars):
-    """A Python virtual environment made by uv."""
+class EnvironmentVars(RoleVars):
+    """What every Python environment has, whichever tool makes it."""
 
-    role = "venv"
-    summary = "Make a virtual environment with the declared Python and packages, by uv."
+    role = ""
+    summary = ""
 
     state: State = Field("present", description="Whether the environment is there; `absent` removes it whole.")
     path: AbsolutePath = Field(ENV_PATH, description="Directory of the environment.", json_schema_extra=SHARED_ENV_PATH)
     python: str = Field(
         "",
-        pattern=r"^(\d+\.\d+(\.\d+)?)?$",
-        description="Python version of the environment, such as `3.11`; empty takes the host's own python3.",
+        pattern=PYTHON_VERSION,
+        description="Python version of the environment, such as `3.11`; empty takes the host's own python3 for a virtual "
+        "environment, and the newest that fits for a conda environment.",
+        json_schema_extra=_shared("llm_python"),
     )
     packages: list[Package] = Field(
         [],
         description="Packages that must be there, each a requirement such as `numpy>=2,<3`; PyTorch has its own role.",
+        json_schema_extra=_shared("llm_packages"),
     )
-    packages_absent: list[PackageName] = Field([], description="Packages that must not be there.")
+    packages_absent: list[PackageName] = Field(
+        [], description="Packages that must not be there.", json_schema_extra=_shared("llm_packages_absent")
+    )
+    profiles: list[str] = Field(
+        [],
+        description="Sets of packages by name: `llm`, `jupyter`, `tensorflow`, `jax`, or one of "
+        "`llm_profile_definitions`.",
+        json_schema_extra=_shared("llm_profiles"),
+    )
+    variables: dict[VariableName, VariableValue] = Field(
+        {},
+        description="Environment variables for the host's users, and for the payload; no secrets: every user reads them.",
+        json_schema_extra=_shared("llm_env_variables"),
+    )
+    on_path: bool = Field(
+        False,
+        description="Put the environment's programs on the PATH of the host's users at login.",
+        json_schema_extra=_shared("llm_env_on_path"),
+    )
+
+
+class VenvVars(EnvironmentVars):
+    """A Python virtual environment made by uv."""
+
+    role = "venv"
+    summary = "Make a virtual environment with the declared Python and packages, by uv."
+
     uv_version: Annotated[str, AfterValidator(_version)] = Field(
         "0.13.9", description="Version of uv that the controller fetches and puts on hosts."
     )
     uv_path: AbsolutePath = Field("/opt/llmprov/bin/uv", description="Where uv lies on the host.")
+
+
+class MinicondaVars(RoleVars):
+    """A conda installation: Miniconda, Miniforge or Anaconda."""
+
+    role = "miniconda"
+    summary = "Install conda for every user of the host, from the official installer, checked."
+
+    state: State = Field(
+        "present", description="Whether conda is there; `absent` removes it whole, its environments with it."
+    )
+    prefix: AbsolutePath = Field(CONDA_PREFIX, description="Directory of the installation.")
+    installer: str = Field(
+        "Miniconda3-py313_26.5.3-1",
+        pattern=r"^(Miniconda3|Miniforge3|Anaconda3)-[A-Za-z0-9_.+-]+$",
+        description="The installer, by the official name without platform and ending (`Miniconda3-py313_26.5.3-1`, "
+        "`Miniforge3-26.5.3-0`, `Anaconda3-2026.06-1`), or the whole name without ending.",
+    )
+    url: str = Field(
+        "",
+        description="Where the installer comes from: its URL, a mirror's folder ending in `/`, or a file on the "
+        "controller; empty takes the publisher's own place.",
+    )
+    sha256: str = Field(
+        "", pattern=SHA256, description="The installer's sha256; needed where the tables do not know the installer."
+    )
+    owner: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*\$?$")] = Field(
+        "root", description="User who owns the installation; the host's other users may read and run it."
+    )
+    channels: list[Channel] = Field(
+        ["conda-forge"], description="Channels set for the installation, first one first.", min_length=1
+    )
+    channel_priority: Literal["strict", "flexible", "disabled"] = Field(
+        "strict", description="How conda chooses between channels."
+    )
+    envs_dirs: list[AbsolutePath] = Field(
+        ["/opt/llmprov/envs"],
+        description="Directories whose environments every user can name: `conda activate llm` for the one at "
+        "/opt/llmprov/envs/llm.",
+    )
+    accept_terms: bool = Field(
+        False,
+        description="Accept the terms of service of Anaconda's channels on behalf of the host's users; needed where one "
+        "is among the channels. Organisations of 200 people and more need a paid licence for them.",
+    )
+    init: bool = Field(
+        False, description="Give the `conda` command, activate included, to every user's shell at login."
+    )
+
+
+class CondaEnvVars(EnvironmentVars):
+    """A conda environment."""
+
+    role = "conda_env"
+    summary = "Make a conda environment with the declared Python, conda packages and pip packages."
+
+    conda_packages: list[CondaSpec] = Field(
+        [], description="Conda packages that must be there, each as conda writes it: `numpy>=2,<3`, `cuda-nvcc=12.8`."
+    )
+    channels: list[Channel] = Field(
+        [], description="Channels to take them from; empty takes those of the installation (`miniconda_channels`)."
+    )
+    file: str = Field(
+        "",
+        description="An environment.yml on the controller, whose channels, dependencies and variables are added to the "
+        "others; its `name` and `prefix` are not read.",
+    )
+    lock_timeout_s: int = Field(
+        900, ge=0, description="How long, in seconds, to wait for another conda on the host to finish."
+    )
+
+
+class EnvironmentDeclaration(BaseModel):
+    """One further environment, of `llm_environments`; what is not said is as the role's own default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    manager: Manager | None = None
+    path: AbsolutePath
+    state: State = "present"
+    python: Annotated[str, Field(pattern=PYTHON_VERSION)] = ""
+    packages: list[Package] = []
+    packages_absent: list[PackageName] = []
+    profiles: list[str] = []
+    variables: dict[VariableName, VariableValue] = {}
+    on_path: bool = False
+    conda_packages: list[CondaSpec] = []
+    channels: list[Channel] = []
+    file: str = ""
 
 
 class PytorchVars(RoleVars):
@@ -132,7 +294,43 @@ class PytorchVars(RoleVars):
     )
     index_url: str = Field(
         "https://download.pytorch.org/whl",
-        description="Wheel index with one folder a build; empty takes the wheel from the host's own package indexes.",
+        description="Wheel index with one folder a build; empty takes the wheel from the usual package indexes.",
+    )
+    source: Literal["wheel", "conda"] = Field(
+        "wheel",
+        description="Where PyTorch comes from: its wheel, or the `pytorch` package of the environment's conda channels.",
+    )
+
+
+class JupyterVars(RoleVars):
+    """JupyterLab or Notebook, and environments as kernels."""
+
+    role = "jupyter"
+    summary = "Put Jupyter into an environment, register environments as kernels, and serve it where asked."
+
+    state: State = Field("absent", description="Whether Jupyter, its kernels and its service are there.")
+    env_path: AbsolutePath = Field(
+        ENV_PATH, description="Directory of the environment.", json_schema_extra=SHARED_ENV_PATH
+    )
+    interface: Literal["lab", "notebook"] = Field("lab", description="JupyterLab, or the classic Notebook.")
+    kernels: list[AbsolutePath] = Field(
+        [], description="Environments to register as kernels; empty registers the one that Jupyter is in."
+    )
+    kernel_user: Annotated[str, Field(pattern=r"^([a-z_][a-z0-9_-]*)?$")] = Field(
+        "", description="User for whom the kernels are registered; empty registers them for every user."
+    )
+    service: bool = Field(False, description="Serve Jupyter on the host's own loopback address, started at boot.")
+    service_user: Annotated[str, Field(pattern=r"^([a-z_][a-z0-9_-]*)?$")] = Field(
+        "", description="User under whom the service runs; needed for the service, and never root."
+    )
+    port: int = Field(8888, ge=1, le=65535, description="Port of the service on 127.0.0.1.")
+    notebook_dir: str = Field(
+        "", pattern=r"^(/[^\n]*)?$", description="Directory that the service shows; empty takes the user's home."
+    )
+    token: SecretStr = Field(
+        SecretStr(""),
+        description="Token that the service asks for; keep it in a vault. Empty makes one on the host, in a file that "
+        "only root reads.",
     )
 
 
@@ -162,26 +360,86 @@ class VerifyVars(RoleVars):
     timeout_s: int = Field(600, gt=0, description="How long, in seconds, the payload may run on a host.")
 
 
+class LlmVars(RoleVars):
+    """What concerns a host as a whole and no single role."""
+
+    role = "llm"
+    summary = "What concerns a host as a whole."
+
+    env_manager: Manager = Field("conda", description="What makes the environment: `conda` or `venv` (by uv).")
+    environments: list[EnvironmentDeclaration] = Field(
+        [],
+        description="Further environments, each with a `path` and any of `manager`, `state`, `python`, `packages`, "
+        "`packages_absent`, `profiles`, `variables`, `on_path`, `conda_packages`, `channels`, `file`.",
+    )
+    profile_definitions: dict[str, ProfileDefinition] = Field(
+        {}, description="Profiles of your own: name -> `packages` and `conda_packages`."
+    )
+
+
+class DepotVars(RoleVars):
+    """How artifacts come to the controller and from it to hosts."""
+
+    role = "depot"
+    summary = "How artifacts come to hosts."
+
+    transport: Literal["auto", "forward", "sftp", "http", "internet"] = Field(
+        "auto",
+        description="How hosts get artifacts: through a forward in Ansible's own SSH connection, by SFTP, by HTTP from "
+        "`depot_address`, or from the host's own internet; `auto` forwards, and takes SFTP where that is forbidden.",
+    )
+    address: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]*$")] = Field(
+        "", description="Address of the controller that hosts can reach; for the transport `http`."
+    )
+    limit_gb: float = Field(50.0, gt=0, description="Size, in GB, that the controller's store is kept under.")
+    host_path: AbsolutePath = Field("/opt/llmprov/depot", description="Where a host keeps artifacts.")
+    host_limit_gb: float = Field(20.0, gt=0, description="Size, in GB, that a host's artifacts are kept under.")
+
+
 class Desired(BaseModel):
     """The desired state of one host: every role's variables."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     preflight: PreflightVars = PreflightVars()
+    llm: LlmVars = LlmVars()
+    depot: DepotVars = DepotVars()
+    miniconda: MinicondaVars = MinicondaVars()
+    conda_env: CondaEnvVars = CondaEnvVars()
     venv: VenvVars = VenvVars()
     pytorch: PytorchVars = PytorchVars()
+    jupyter: JupyterVars = JupyterVars()
     verify: VerifyVars = VerifyVars()
 
 
-ROLES: tuple[type[RoleVars], ...] = (PreflightVars, VenvVars, PytorchVars, VerifyVars)
+ROLES: tuple[type[RoleVars], ...] = (
+    PreflightVars,
+    MinicondaVars,
+    CondaEnvVars,
+    VenvVars,
+    PytorchVars,
+    JupyterVars,
+    VerifyVars,
+)
 
-#: Variables without a role's name: what several roles share.
-SHARED = {"llm_env_path": "Directory of the environment, for every role at once."}
+#: Variables of no role's own.
+SITE: tuple[type[RoleVars], ...] = (LlmVars, DepotVars)
+
+#: Variables that stand in for those of several roles where these are not set.
+SHARED = {
+    "llm_env_path": "Directory of the environment.",
+    "llm_python": "Python version of the environment.",
+    "llm_packages": "Packages that must be in the environment.",
+    "llm_packages_absent": "Packages that must not be in the environment.",
+    "llm_profiles": "Sets of packages that must be in the environment.",
+    "llm_env_variables": "Environment variables for the host's users.",
+    "llm_env_on_path": "Whether the environment's programs are on the PATH of the host's users.",
+}
 
 
 def variable_names() -> dict[str, type[RoleVars]]:
     """Every Ansible variable that llmprov reads, with the role it belongs to."""
-    return {f"{role.role}_{name}": role for role in ROLES for name in role.model_fields}
+    return {f"{role.role}_{name}": role for role in (*ROLES, *SITE) for name in role.model_fields}
 
 
 def shared_name(role: type[RoleVars], field: str) -> str | None:

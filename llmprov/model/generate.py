@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from llmprov.model import ROLES, FleetReport, RoleVars
+from llmprov.model import ROLES, SITE, FleetReport, RoleVars
 from llmprov.model.desired import SHARED, shared_name, variable_names
 
 NOTE = "# Generated from llmprov/model/desired.py by `make generate`; change it there.\n"
@@ -32,7 +33,11 @@ def _plain(annotation: Any) -> Any:
 def _spec(role: type[RoleVars], name: str, field: FieldInfo) -> dict[str, Any]:
     annotation = _plain(field.annotation)
     spec: dict[str, Any] = {"description": field.description}
-    if typing.get_origin(annotation) is list:
+    if annotation is SecretStr:
+        return spec | {"type": "str", "no_log": True, "default": ""}
+    if typing.get_origin(annotation) is dict:
+        spec["type"] = "dict"
+    elif typing.get_origin(annotation) is list:
         spec |= {"type": "list", "elements": _scalar(_plain(typing.get_args(annotation)[0]))}
     elif typing.get_origin(annotation) is typing.Literal:
         spec |= {"type": "str", "choices": list(typing.get_args(annotation))}
@@ -42,6 +47,8 @@ def _spec(role: type[RoleVars], name: str, field: FieldInfo) -> dict[str, Any]:
 
 
 def _scalar(annotation: Any) -> str:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "dict"
     if isinstance(annotation, types.UnionType):
         raise TypeError(f"a variable has one type, and {annotation} is several")
     return {str: "str", int: "int", float: "float", bool: "bool"}[annotation]
@@ -49,6 +56,8 @@ def _scalar(annotation: Any) -> str:
 
 def _default(role: type[RoleVars], name: str, field: FieldInfo) -> Any:
     shared = shared_name(role, name)
+    if isinstance(field.default, SecretStr):
+        return field.default.get_secret_value()
     return f"{{{{ {shared} | default({field.default!r}) }}}}" if shared else field.default
 
 
@@ -88,6 +97,8 @@ def plan_tasks() -> str:
     """The one task that observes and plans: every variable as a templated argument, absent ones left to the model."""
     lines = []
     for variable, role in variable_names().items():
+        if _plain(role.model_fields[variable.removeprefix(f"{role.role}_")].annotation) is SecretStr:
+            continue  # a plan needs no secret, and so gets none
         shared = shared_name(role, variable.removeprefix(f"{role.role}_"))
         fallback = f"{shared} | default(omit)" if shared else "omit"
         lines.append(f'    {variable}: "{{{{ {variable} | default({fallback}) }}}}"')
@@ -105,9 +116,9 @@ def variables_table(role: type[RoleVars]) -> str:
         kind = f"list of {spec['elements']}" if spec["type"] == "list" else spec["type"]
         if "choices" in spec:
             kind = " or ".join(f"`{choice}`" for choice in spec["choices"])
-        default = f"`{json.dumps(field.default)}`"
+        default = f"`{json.dumps(spec['default'] if isinstance(field.default, SecretStr) else field.default)}`"
         shared = shared_name(role, name)
-        note = f" `{shared}` sets it for every role." if shared else ""
+        note = f" Where it is not set, `{shared}` is taken." if shared else ""
         rows.append(f"| `{role.role}_{name}` | {kind} | {default} | {field.description}{note} |")
     return "\n".join(rows) + "\n"
 
@@ -141,6 +152,7 @@ def everything(root: Path) -> dict[Path, str]:
         files[directory / "README.md"] = page
         files[root / "docs/roles" / f"{role.role}.md"] = page
         pages.append(f"\n## `{role.role}`\n\n{variables_table(role)}")
+    pages += [f"\n## `{site.role}`\n\n{site.summary}\n\n{variables_table(site)}" for site in SITE]
     files[root / "docs/variables.md"] = "".join(pages)
     return files
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,9 @@ class OperatingSystem(HostRecord):
     architecture: Text = ""
     hostname: Text = ""
     package_manager: Literal["apt", "dnf", "none"] = "none"
+    #: Version of the C library, which decides what wheels and conda packages run; empty where it is not glibc.
+    glibc: Annotated[str, Field(pattern=r"^(\d+\.\d+)?$")] = ""
+    kernel: Text = ""
 
 
 class Kernel(HostRecord):
@@ -59,6 +62,14 @@ class Driver(HostRecord):
     fabric_manager: Literal["running", "stopped", "absent"] = "absent"
 
 
+class EnvironmentRecord(HostRecord):
+    """What llmprov left in an environment that it built: the declaration, and what it had put there."""
+
+    declaration: dict[str, Any] = {}
+    conda: Annotated[dict[Text, Text], Field(max_length=5000)] = {}
+    packages: Annotated[dict[Text, Text], Field(max_length=5000)] = {}
+
+
 class Environment(HostRecord):
     """One Python environment: a virtual environment, conda's, or a directory that is neither and not empty."""
 
@@ -66,14 +77,58 @@ class Environment(HostRecord):
     kind: Literal["venv", "conda", "other", "none"]
     python_version: Text | None = None
     python_works: bool = False
+    #: Whether the host's other users can read and run it.
+    readable: bool = True
     packages: Annotated[dict[Text, Text], Field(max_length=5000)] = {}
+    #: Conda packages, name -> `version=build`; and the names of those distributions that conda brought.
+    conda: Annotated[dict[Text, Text], Field(max_length=5000)] = {}
+    from_conda: Annotated[list[Text], Field(max_length=5000)] = []
+    #: None in an environment that llmprov did not build.
+    record: EnvironmentRecord | None = None
+    #: Its login script in /etc/profile.d, and what conda runs when it is activated.
+    profile: Annotated[str, Field(max_length=20000)] | None = None
+    activation: Annotated[str, Field(max_length=20000)] | None = None
 
 
 class CondaPrefix(HostRecord):
-    """One conda installation."""
+    """One conda installation, or a directory that is none (`other`) or nothing (`none`)."""
 
     path: Text
+    kind: Literal["conda", "other", "none"] = "none"
     version: Text | None = None
+    installer: Text | None = None
+    works: bool = False
+    readable: bool = True
+    owner: Text | None = None
+    #: The prefix's own .condarc, as text.
+    condarc: Annotated[str, Field(max_length=20000)] | None = None
+    terms: Annotated[list[Text], Field(max_length=100)] = []
+    init: bool = False
+
+
+class Kernelspec(HostRecord):
+    """One Jupyter kernel: where it is registered and what it starts."""
+
+    path: Text
+    name: Text
+    python: Text | None = None
+
+
+class JupyterService(HostRecord):
+    """The service, as its unit says and as systemd sees it."""
+
+    unit: Annotated[str, Field(max_length=20000)] | None = None
+    config: Annotated[str, Field(max_length=20000)] | None = None
+    token_there: bool = False
+    enabled: bool = False
+    active: bool = False
+
+
+class Jupyter(HostRecord):
+    """What Jupyter has on a host."""
+
+    kernels: Annotated[list[Kernelspec], Field(max_length=200)] = []
+    service: JupyterService = JupyterService()
 
 
 class Disk(HostRecord):
@@ -94,9 +149,12 @@ class Observation(HostRecord):
     kernels: Annotated[list[Kernel], Field(max_length=100)] = []
     devices: Annotated[list[GpuDevice], Field(max_length=200)] = []
     driver: Driver = Driver()
-    conda: Annotated[list[CondaPrefix], Field(max_length=20)] = []
+    conda: CondaPrefix | None = None
+    jupyter: Jupyter = Jupyter()
     environments: Annotated[list[Environment], Field(max_length=50)] = []
     uv_version: Text | None = None
+    #: Whether llmprov put it there, and so may remove it.
+    uv_ours: bool = False
     disk: Disk | None = None
     memory_gb: Number | None = None
     cpu_count: int | None = None

@@ -1,5 +1,5 @@
 """Desired and observed in, plan out. Pure: no file, no clock, no network."""
 
-from llmprov.plan.decide import decide
+from llmprov.plan.decide import decide, to_build
 
-__all__ = ["decide"]
+__all__ = ["decide", "to_build"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from llmprov.model import Action, Desired, Kind, Observation, Plan, Refusal
-from llmprov.plan import environment, host, wheel
+from llmprov.model import Action, Desired, EnvironmentSpec, Kind, Observation, Plan, Refusal
+from llmprov.plan import conda, environment, host, jupyter, specs, wheel
+from llmprov.plan.environment import Change
 
 
 def decide(desired: Desired, seen: Observation) -> Plan:
@@ -12,17 +13,15 @@ def decide(desired: Desired, seen: Observation) -> Plan:
     The same input always gives the same plan. Where anything is refused, no action is planned: a refused host is
     changed in nothing.
     """
-    refusals = host.refusals(desired.preflight, seen)
     variant, refused_wheel = wheel.choose(desired.pytorch, seen)
-    refusals += refused_wheel
-    refusals += environment.refusals(desired.venv, seen)
-    actions = [
-        host.plan_python(seen),
-        environment.plan_uv(desired.venv, desired.pytorch, seen),
-        environment.plan_venv(desired.venv, desired.pytorch, seen),
-        environment.plan_pytorch(desired.pytorch, desired.venv, variant, seen),
-    ]
-    refusals += _disk(desired, seen, actions)
+    environments, refusals = specs.specs(desired, variant)
+    refusals = [*host.refusals(desired.preflight, seen), *refused_wheel, *refusals]
+    refusals += conda.refusals(desired.miniconda, environments, seen)
+    for spec in environments:
+        refusals += environment.refusals(spec, seen.environment(spec.path))
+    refusals += jupyter.refusals(desired, environments)
+    actions = _actions(desired, environments, variant, seen)
+    refusals += _disk(desired, environments[0].path, seen, actions)
     return Plan(
         actions=[] if refusals else actions,
         refusals=refusals,
@@ -31,7 +30,39 @@ def decide(desired: Desired, seen: Observation) -> Plan:
     )
 
 
-def _disk(desired: Desired, seen: Observation, actions: list[Action]) -> list[Refusal]:
+def _actions(
+    desired: Desired, environments: list[EnvironmentSpec], variant: str | None, seen: Observation
+) -> list[Action]:
+    needs_uv = any(spec.state == "present" for spec in environments)
+    return [
+        host.plan_python(seen),
+        conda.plan_conda(desired.miniconda, environments, seen),
+        environment.plan_uv(desired.venv.uv_version, desired.venv.uv_path, needs_uv, seen),
+        *(environment.plan_environment(spec, seen.environment(spec.path)) for spec in environments),
+        _pytorch(desired, environments, variant, seen),
+        jupyter.plan_jupyter(desired, seen.jupyter),
+    ]
+
+
+def _pytorch(desired: Desired, environments: list[EnvironmentSpec], variant: str | None, seen: Observation) -> Action:
+    path = desired.pytorch.env_path
+    spec = next((spec for spec in environments if spec.path == path), None)
+    there = seen.environment(path)
+    anew = spec is not None and environment.difference(spec, there)[0] is Change.SUCCESSOR
+    return wheel.plan_pytorch(desired.pytorch, spec, there, anew, variant)
+
+
+def to_build(desired: Desired, planned: Plan) -> list[EnvironmentSpec]:
+    """The environments that a plan changes, for its own sake or for PyTorch's."""
+    environments, _ = specs.specs(desired, planned.pytorch_variant)
+    changed = set(planned.components())
+    for spec in environments:
+        if spec.path == desired.pytorch.env_path and "pytorch" in changed:
+            changed.add(spec.component)
+    return [spec for spec in environments if spec.component in changed]
+
+
+def _disk(desired: Desired, path: str, seen: Observation, actions: list[Action]) -> list[Refusal]:
     installs = any(a.kind not in (Kind.NONE, Kind.REMOVE) for a in actions)
     if not installs or seen.disk is None:
         return []
@@ -39,7 +70,7 @@ def _disk(desired: Desired, seen: Observation, actions: list[Action]) -> list[Re
         return [
             Refusal(
                 component="preflight",
-                this=f"the environment {desired.venv.path}",
+                this=f"the environment {path}",
                 that=f"the read-only file system at {seen.disk.path}",
                 remedy="mount it for writing, or move the environment with llm_env_path",
             )

@@ -1,116 +1,211 @@
-"""The environment and what is in it: what differs from the declaration."""
+"""One environment: what differs from its declaration, and how that is mended."""
 
 from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
+from rattler import BuildString, MatchSpec, PackageRecord
 
-from llmprov.model import Action, Environment, Kind, Observation, PytorchVars, Refusal, VenvVars
+from llmprov.model import Action, Environment, EnvironmentSpec, Kind, Observation, Refusal
 
 
-def refusals(wanted: VenvVars, seen: Observation) -> list[Refusal]:
+class Change(IntEnum):
+    """How an environment is brought to its declaration, the mildest that does it; a higher one does the lower's work.
+
+    What only adds wheels is done in place: uv fetches and checks everything before it touches the environment, and the
+    programs that run from it go on. All else builds a successor beside it and switches, so that a failure or a power cut
+    leaves the old one in use.
+    """
+
+    NONE = 0
+    SETTINGS = 1
+    PACKAGES = 2
+    SUCCESSOR = 3
+    REMOVE = 4
+
+
+def refusals(spec: EnvironmentSpec, there: Environment) -> list[Refusal]:
     """Combinations of declarations, and of declaration and host, that can never hold."""
-    found = []
-    both = sorted({_name(p) for p in wanted.packages} & {canonicalize_name(p) for p in wanted.packages_absent})
-    for name in both:
+    found = [
+        _refuse(
+            spec, f"{name} among the packages", f"{name} among the packages_absent", "take it out of one of the two"
+        )
+        for name in sorted({_name(p) for p in spec.packages} & {canonicalize_name(p) for p in spec.packages_absent})
+    ]
+    if any(_name(p) == "torch" for p in spec.packages):
         found.append(
-            Refusal(
-                component="venv",
-                this=f"{name} in venv_packages",
-                that=f"{name} in venv_packages_absent",
-                remedy="take it out of one of the two",
+            _refuse(
+                spec,
+                "torch among the packages",
+                "the role pytorch, which chooses the build by host",
+                "take it out, and set pytorch_version",
             )
         )
-    if any(_name(p) == "torch" for p in wanted.packages):
+    both = {_name(p) for p in spec.packages} & {
+        canonicalize_name(_match(p).name.normalized) for p in spec.conda_packages
+    }
+    found += [
+        _refuse(spec, f"{name} as a conda package", f"{name} as a wheel", "take it out of one of the two")
+        for name in sorted(both)
+    ]
+    if there.kind == "other":
         found.append(
-            Refusal(
-                component="venv",
-                this="torch in venv_packages",
-                that="the role pytorch, which chooses the build by host",
-                remedy="take it out, and set pytorch_version",
+            _refuse(
+                spec,
+                f"an environment at {spec.path}",
+                "the files that are there and are no environment",
+                "move them away, or choose another llm_env_path",
             )
         )
-    if seen.environment(wanted.path).kind == "other":
+    if there.kind in ("venv", "conda") and there.kind != spec.manager and there.record is None:
+        kinds = {"conda": "conda environment", "venv": "virtual environment"}
         found.append(
-            Refusal(
-                component="venv",
-                this=f"a virtual environment at {wanted.path}",
-                that="the files that are there and are no environment",
-                remedy="move them away, or choose another llm_env_path",
+            _refuse(
+                spec,
+                f"a {kinds[spec.manager]} at {spec.path}",
+                f"the {kinds[there.kind]} that is there and that llmprov did not make",
+                "choose another llm_env_path, or remove that environment",
             )
         )
-    if seen.environment(wanted.path).kind == "conda":
-        found.append(
-            Refusal(
-                component="venv",
-                this=f"a virtual environment at {wanted.path}",
-                that="the conda environment that is there",
-                remedy="choose another llm_env_path, or remove that environment",
+    if spec.state == "present" and there.kind == spec.manager and there.record is None:
+        change, why = difference(spec, there)
+        if change is Change.SUCCESSOR and there.python_works:
+            found.append(
+                _refuse(
+                    spec,
+                    f"the declaration of {spec.path} ({'; '.join(why)})",
+                    "the environment there, which llmprov did not make and so will not replace",
+                    "choose another llm_env_path, or remove that environment",
+                )
             )
-        )
     return found
+
+
+def _refuse(spec: EnvironmentSpec, this: str, that: str, remedy: str) -> Refusal:
+    return Refusal(component=spec.component, this=this, that=that, remedy=remedy)
 
 
 def _name(requirement: str) -> str:
     return canonicalize_name(Requirement(requirement).name)
 
 
-def plan_uv(wanted: VenvVars, pytorch: PytorchVars, seen: Observation) -> Action:
-    """The tool that makes environments; a host without any needs none."""
-    needed = wanted.state == "present" or (pytorch.state == "present" and pytorch.env_path != wanted.path)
-    if not needed or seen.uv_version == wanted.uv_version:
+def plan_uv(version: str, path: str, needed: bool, seen: Observation) -> Action:
+    """The tool that installs wheels; a host without any environment needs none."""
+    if not needed and seen.uv_ours:
+        return Action(component="uv", kind=Kind.REMOVE, before=seen.uv_version, why="no environment needs it")
+    if not needed or seen.uv_version == version:
         return Action(component="uv", kind=Kind.NONE, before=seen.uv_version, after=seen.uv_version)
     if seen.uv_version is None:
-        return Action(component="uv", kind=Kind.INSTALL, after=wanted.uv_version, why=f"not at {wanted.uv_path}")
-    kind = Kind.UPGRADE if _older(seen.uv_version, wanted.uv_version) else Kind.DOWNGRADE
-    return Action(
-        component="uv", kind=kind, before=seen.uv_version, after=wanted.uv_version, why="another version is declared"
-    )
+        return Action(component="uv", kind=Kind.INSTALL, after=version, why=f"not at {path}")
+    kind = Kind.UPGRADE if older(seen.uv_version, version) else Kind.DOWNGRADE
+    return Action(component="uv", kind=kind, before=seen.uv_version, after=version, why="another version is declared")
 
 
-def plan_venv(wanted: VenvVars, pytorch: PytorchVars, seen: Observation) -> Action:
+def plan_environment(spec: EnvironmentSpec, there: Environment) -> Action:
     """The environment: its Python and its packages, PyTorch apart."""
-    there = seen.environment(wanted.path)
-    if wanted.state == "absent":
-        if there.kind == "none":
-            return Action(component="venv", kind=Kind.NONE)
-        return Action(component="venv", kind=Kind.REMOVE, before=_describe(there), why="declared absent")
-    after = f"Python {wanted.python}" if wanted.python else "the host's own Python"
+    change, why = difference(spec, there)
+    if change is Change.NONE:
+        both = _describe(there) if there.kind != "none" else None
+        return Action(component=spec.component, kind=Kind.NONE, before=both, after=both)
+    before = None if there.kind == "none" else _describe(there)
+    if change is Change.REMOVE:
+        return Action(component=spec.component, kind=Kind.REMOVE, before=before, why="declared absent")
     if there.kind == "none":
-        return Action(component="venv", kind=Kind.INSTALL, after=after, why=f"nothing is at {wanted.path}")
+        return Action(component=spec.component, kind=Kind.INSTALL, after=_wanted(spec), why=why[0])
+    if broken(there):
+        return Action(
+            component=spec.component, kind=Kind.REPAIR, before=before, after=_wanted(spec), why="; ".join(why)
+        )
+    newer = spec.python and not python_fits(spec.python, there.python_version)
+    kind = Kind.DOWNGRADE if newer and older(there.python_version, spec.python) is False else Kind.UPGRADE
+    after = _wanted(spec) if newer else "; ".join(why)
+    reason = "another Python is declared" if newer else "the environment differs from the declaration"
+    return Action(component=spec.component, kind=kind, before=before, after=after, why=reason)
+
+
+def difference(spec: EnvironmentSpec, there: Environment) -> tuple[Change, list[str]]:
+    """What has to be done about an environment, and a phrase for each reason."""
+    if spec.state == "absent":
+        return (Change.NONE, []) if there.kind == "none" else (Change.REMOVE, ["declared absent"])
+    if there.kind == "none":
+        return Change.SUCCESSOR, [f"nothing is at {spec.path}"]
+    rebuild = _reasons_to_rebuild(spec, there)
+    if rebuild:
+        return Change.SUCCESSOR, rebuild
+    packages = package_differences(spec.packages, spec.packages_absent, there)
+    if packages:
+        return Change.PACKAGES, packages
+    return _settings(spec, there)
+
+
+def broken(there: Environment) -> str:
+    """Why an environment cannot be used as it is; empty where it can."""
     if not there.python_works:
-        return Action(
-            component="venv",
-            kind=Kind.REPAIR,
-            before=_describe(there),
-            after=after,
-            why="its Python does not run",
-        )
-    if not python_fits(wanted.python, there.python_version):
-        kind = Kind.DOWNGRADE if _older(wanted.python, there.python_version) else Kind.UPGRADE
-        return Action(
-            component="venv",
-            kind=kind,
-            before=_describe(there),
-            after=after,
-            why="another Python is declared",
-        )
-    differences = package_differences(wanted, there)
-    if differences:
-        return Action(
-            component="venv",
-            kind=Kind.UPGRADE,
-            after="; ".join(differences),
-            why="packages differ from the declaration",
-        )
-    return Action(component="venv", kind=Kind.NONE, before=_describe(there), after=_describe(there))
+        return "its Python does not run"
+    if not there.readable:
+        return "the host's other users cannot read it"
+    return ""
 
 
-def is_made_anew(wanted: VenvVars, there: Environment) -> bool:
-    """Whether the environment has to be built again, because its Python is broken or another one is declared."""
-    works = there.python_works and python_fits(wanted.python, there.python_version)
-    return wanted.state == "present" and there.kind == "venv" and not works
+def _reasons_to_rebuild(spec: EnvironmentSpec, there: Environment) -> list[str]:
+    if broken(there):
+        return [broken(there)]
+    if there.kind != spec.manager:
+        return [f"made by {there.kind}, and {spec.manager} is declared"]
+    if not python_fits(spec.python, there.python_version):
+        return [f"Python {spec.python} (is {there.python_version})"]
+    found = [
+        f"{text} ({f'is {there.conda[name]}' if name in there.conda else 'missing'})"
+        for text in spec.conda_packages
+        if not conda_satisfied(text, there.conda) and (name := _match(text).name.normalized)
+    ]
+    return [*found, *_dropped(spec, there)]
+
+
+def _dropped(spec: EnvironmentSpec, there: Environment) -> list[str]:
+    """What was declared when the environment was built and is not any more."""
+    if there.record is None:
+        return []
+    was, found = there.record.declaration, []
+    for key, name_of in (("packages", _name), ("conda_packages", lambda text: str(_match(text).name.normalized))):
+        now = {name_of(text) for text in getattr(spec, key)}
+        found += [f"without {text}" for text in _texts(was.get(key)) if _safely(name_of, text) not in now]
+    if spec.manager == "conda" and _texts(was.get("channels")) != spec.channels:
+        found.append(f"channels {', '.join(spec.channels)}")
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def _safely(name_of: Any, text: str) -> str | None:
+    """The name in a requirement that a host sent, or None where it is none."""
+    try:
+        return str(name_of(text))
+    except Exception:  # two libraries, each with errors of its own; what cannot be read is not among the declared
+        return None
+
+
+def _settings(spec: EnvironmentSpec, there: Environment) -> tuple[Change, list[str]]:
+    found = []
+    if there.profile != spec.profile():
+        found.append("variables or PATH of the host's users")
+    if there.activation != spec.activation():
+        found.append("variables at activation")
+    if there.record is not None and there.record.declaration != spec.declaration():
+        found.append("the declaration's wording")
+    return (Change.SETTINGS, found) if found else (Change.NONE, [])
+
+
+def _wanted(spec: EnvironmentSpec) -> str:
+    if spec.python:
+        return f"Python {spec.python}"
+    return "Python of the channels' choice" if spec.manager == "conda" else "the host's own Python"
 
 
 def _describe(there: Environment) -> str:
@@ -122,14 +217,18 @@ def python_fits(wanted: str, has: str | None) -> bool:
     return not wanted or (has is not None and has.split(".")[: len(wanted.split("."))] == wanted.split("."))
 
 
-def _older(wanted: str, has: str | None) -> bool:
-    return bool(has) and Version(wanted) < Version(has or "0")
+def older(has: str | None, wanted: str) -> bool:
+    """Whether the version `has` is below `wanted`; one that is no version is."""
+    try:
+        return Version(has or "0") < Version(wanted)
+    except InvalidVersion:
+        return True
 
 
-def package_differences(wanted: VenvVars, there: Environment) -> list[str]:
+def package_differences(packages: list[str], absent: list[str], there: Environment) -> list[str]:
     """One phrase for each package that is missing, of another version, or there and should not be."""
     found = []
-    for text in wanted.packages:
+    for text in packages:
         requirement = Requirement(text)
         if requirement.marker and not requirement.marker.evaluate({"python_version": _minor(there)}):
             continue
@@ -138,10 +237,7 @@ def package_differences(wanted: VenvVars, there: Environment) -> list[str]:
             found.append(f"{text} (missing)")
         elif not _satisfies(requirement, has):
             found.append(f"{text} (is {has})")
-    for name in wanted.packages_absent:
-        if canonicalize_name(name) in there.packages:
-            found.append(f"without {name}")
-    return found
+    return found + [f"without {name}" for name in absent if canonicalize_name(name) in there.packages]
 
 
 def _minor(there: Environment) -> str:
@@ -155,33 +251,42 @@ def _satisfies(requirement: Requirement, version: str) -> bool:
         return False
 
 
-def plan_pytorch(wanted: PytorchVars, venv: VenvVars, variant: str | None, seen: Observation) -> Action:
-    """PyTorch in its environment, by version and build."""
-    there = seen.environment(wanted.env_path)
-    # An environment that goes, or is made anew, takes its packages along.
-    gone = venv.state == "absent" and venv.path == wanted.env_path
-    anew = venv.path == wanted.env_path and is_made_anew(venv, there)
-    has = None if gone or anew else there.packages.get("torch")
-    if wanted.state == "absent" or gone:
-        if has is None:
-            return Action(component="pytorch", kind=Kind.NONE)
-        return Action(component="pytorch", kind=Kind.REMOVE, before=has, why="declared absent")
-    after = wanted.version if variant in (None, "any") else f"{wanted.version}+{variant}"
+def _match(text: str) -> MatchSpec:
+    return MatchSpec(text)
+
+
+def conda_satisfied(text: str, conda: dict[str, str]) -> bool:
+    """Whether the installed conda packages (name -> `version=build`) hold what a spec such as `numpy>=2` asks for."""
+    spec = MatchSpec(text.split("::")[-1])
+    has = conda.get(spec.name.normalized)
     if has is None:
-        return Action(component="pytorch", kind=Kind.INSTALL, after=after, why="not in the environment")
-    if build_fits(wanted.version, variant, has):
-        return Action(component="pytorch", kind=Kind.NONE, before=has, after=has)
-    kind = Kind.DOWNGRADE if Version(wanted.version) < Version(Version(has).public) else Kind.UPGRADE
-    why = "another version is declared" if Version(has).public != wanted.version else "another build fits this host"
-    return Action(component="pytorch", kind=kind, before=has, after=after, why=why)
-
-
-def build_fits(version: str, variant: str | None, has: str) -> bool:
-    """Whether an installed `2.13.0+cpu` is what a version and a build ask for; `any` takes every build."""
+        return False
+    version, _, build = has.partition("=")
     try:
-        installed = Version(has)
-    except InvalidVersion:
+        return bool(spec.matches(PackageRecord(spec.name.normalized, version, BuildString(build), 0, "linux-64")))
+    except Exception:  # a version that is none, from a host
         return False
-    if Version(installed.public) != Version(version):
-        return False
-    return variant in (None, "any") or installed.local == variant
+
+
+def added_by_hand(spec: EnvironmentSpec, there: Environment) -> tuple[list[str], list[str]]:
+    """What users put into an environment that llmprov built, as requirements: conda packages, wheels.
+
+    A successor takes these along; `llmprov rebuild` will be what leaves them behind.
+    """
+    if there.record is None or there.kind != spec.manager:
+        return [], []
+    declared_conda = {_match(text).name.normalized for text in spec.conda_packages}
+    conda = [
+        f"{name}={has.split('=')[0]}"
+        for name, has in there.conda.items()
+        if name not in there.record.conda and name not in declared_conda
+    ]
+    known = {*there.record.packages, *map(_name, [*spec.packages, *spec.torch]), *there.from_conda}
+    unwanted = {canonicalize_name(name) for name in spec.packages_absent}
+    dropped = {_safely(_name, text) for text in _texts(there.record.declaration.get("packages"))}
+    wheels = [
+        f"{name}=={version.split('+')[0]}"
+        for name, version in there.packages.items()
+        if name not in known and name not in unwanted and name not in dropped
+    ]
+    return conda, wheels

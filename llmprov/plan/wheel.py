@@ -1,14 +1,12 @@
-"""Which build of PyTorch a host can run: CPU, or the CUDA tag that its driver and every GPU of it can run."""
+"""PyTorch: which build a host can run (CPU, or the CUDA tag that its driver and every GPU can run), and what to do."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
 from llmprov.knowledge import architecture_runs_on, driver_floor, gpu_by_id, torch_release
 from llmprov.knowledge.tables import TorchRelease
-from llmprov.model import Desired, GpuDevice, Observation, PytorchVars, Refusal
+from llmprov.model import Action, Environment, EnvironmentSpec, GpuDevice, Kind, Observation, PytorchVars, Refusal
 
 
 def choose(wanted: PytorchVars, seen: Observation) -> tuple[str | None, list[Refusal]]:
@@ -32,23 +30,6 @@ def choose(wanted: PytorchVars, seen: Observation) -> tuple[str | None, list[Ref
     if wanted.variant == "auto":
         return _best(wanted, release, seen)
     return _named(wanted, release, seen)
-
-
-def installation(wanted: Desired, variant: str | None) -> dict[str, Any]:
-    """What to hand to the installer: `packages` (one requirement or none), `index_url`, and `joins`.
-
-    `joins` says that PyTorch is installed in one go with the environment's other packages: they are then solved
-    together, so that none of them brings another build of torch along.
-    """
-    torch = wanted.pytorch
-    if torch.state == "absent" or variant is None:
-        return {"packages": [], "index_url": "", "joins": False}
-    plain = variant == "any"
-    return {
-        "packages": [f"torch=={torch.version}" + ("" if plain else f"+{variant}")],
-        "index_url": f"{torch.index_url}/{variant}" if torch.index_url and not plain else "",
-        "joins": wanted.venv.state == "present" and wanted.venv.path == torch.env_path,
-    }
 
 
 def _named(wanted: PytorchVars, release: TorchRelease, seen: Observation) -> tuple[str | None, list[Refusal]]:
@@ -139,3 +120,51 @@ def _version(text: str) -> Version:
 
 def _refuse(this: str, that: str, remedy: str) -> Refusal:
     return Refusal(component="pytorch", this=this, that=that, remedy=remedy)
+
+
+def plan_pytorch(
+    wanted: PytorchVars, spec: EnvironmentSpec | None, there: Environment, anew: bool, variant: str | None
+) -> Action:
+    """PyTorch in its environment, by version and build; an environment that goes, or is made anew, takes it along.
+
+    Args:
+        wanted: what is declared.
+        spec: the environment it belongs in; None where that is not declared.
+        there: that environment, as observed.
+        anew: whether it is built again.
+        variant: the build chosen for this host.
+    """
+    gone = spec is not None and spec.state == "absent"
+    has = None if gone or anew else there.packages.get("torch")
+    if wanted.state == "absent" or gone:
+        if has is None:
+            return Action(component="pytorch", kind=Kind.NONE)
+        return Action(component="pytorch", kind=Kind.REMOVE, before=has, why="declared absent")
+    local = "" if variant in (None, "any") else f"+{variant}"
+    after = f"{wanted.version} by conda" if wanted.source == "conda" else f"{wanted.version}{local}"
+    if has is None:
+        return Action(component="pytorch", kind=Kind.INSTALL, after=after, why="not in the environment")
+    by_conda = "torch" in there.from_conda
+    if wanted.source == "conda" and by_conda and build_fits(wanted.version, None, has):
+        # Its build is a conda spec of the environment, and held there.
+        return Action(component="pytorch", kind=Kind.NONE, before=has, after=has)
+    if wanted.source == "wheel" and not by_conda and build_fits(wanted.version, variant, has):
+        return Action(component="pytorch", kind=Kind.NONE, before=has, after=has)
+    if by_conda != (wanted.source == "conda"):
+        why = f"it came by {'conda' if by_conda else 'wheel'}, and {wanted.source} is declared"
+        return Action(component="pytorch", kind=Kind.UPGRADE, before=has, after=after, why=why)
+    kind = Kind.DOWNGRADE if Version(wanted.version) < _version(has.split("+")[0]) else Kind.UPGRADE
+    same = _version(has.split("+")[0]) == Version(wanted.version)
+    why = "another build fits this host" if same else "another version is declared"
+    return Action(component="pytorch", kind=kind, before=has, after=after, why=why)
+
+
+def build_fits(version: str, variant: str | None, has: str) -> bool:
+    """Whether an installed `2.13.0+cpu` is what a version and a build ask for; `any` takes every build."""
+    try:
+        installed = Version(has)
+    except InvalidVersion:
+        return False
+    if Version(installed.public) != Version(version):
+        return False
+    return variant in (None, "any") or installed.local == variant

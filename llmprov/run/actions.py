@@ -7,19 +7,34 @@ record before anything uses it.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
-from llmprov.depot import tools
-from llmprov.depot.pip_config import PipConfig
 from llmprov.errors import LlmprovError, UsageError
-from llmprov.model import Desired, Observation, Plan, Verification
-from llmprov.plan import decide, wheel
-from llmprov.run import payload_run, variables
+from llmprov.model import (
+    CondaPrefix,
+    Desired,
+    Environment,
+    EnvironmentDeclaration,
+    Kind,
+    MinicondaVars,
+    Observation,
+    Plan,
+    Verification,
+)
+from llmprov.plan import conda as conda_plan
+from llmprov.plan import decide, specs, to_build
+from llmprov.plan import environment as environment_plan
+from llmprov.plan import jupyter as jupyter_plan
+from llmprov.plan.environment import Change
+from llmprov.run import delivery, environment_file, environments, payload_run, variables
 
 Result = dict[str, Any]
 Variables = Mapping[str, Any]
@@ -32,17 +47,21 @@ def plan(action: Any, task_vars: Variables) -> Result:
     """Observe the host and plan, in one task and one round trip."""
     try:
         variables.refuse_unknown(task_vars)
-        desired = variables.desired_from(action._task.args, task_vars)
+        desired = environment_file.read_into(variables.desired_from(action._task.args, task_vars))
     except UsageError as error:
         return {"failed": True, "msg": str(error), "llmprov": {"kind": "usage"}}
     seen, problem = _observe(action, task_vars, desired)
     if seen is None:
         return problem
     planned = decide(desired, seen)
+    declared = {d.path: d.model_dump(mode="json") for d in specs.declarations(desired)}
     return {
         "changed": False,
         "components": planned.components(),
-        "torch": wheel.installation(desired, planned.pytorch_variant),
+        "environments": [declared[spec.path] for spec in to_build(desired, planned)],
+        "declared": declared,
+        "needs_uv": any(d["state"] == "present" for d in declared.values()),
+        "jupyter": jupyter_plan.files(desired) if desired.jupyter.state == "present" else {},
         "refused": [refusal.sentence() for refusal in planned.refusals],
         "desired": desired.model_dump(mode="json"),
         "plan": planned.model_dump(mode="json"),
@@ -52,10 +71,13 @@ def plan(action: Any, task_vars: Variables) -> Result:
 
 
 def _observe(action: Any, task_vars: Variables, desired: Desired) -> tuple[Observation | None, Result]:
+    paths = [declared.path for declared in specs.declarations(desired)]
+    user = desired.jupyter.kernel_user
     args = {
-        "env_paths": sorted({desired.venv.path, desired.pytorch.env_path, desired.verify.env_path}),
-        "conda_prefixes": ["/opt/miniconda3", "/opt/miniforge3", "/opt/anaconda3"],
+        "env_paths": list(dict.fromkeys([*paths, desired.pytorch.env_path, desired.verify.env_path])),
+        "conda_prefix_path": desired.miniconda.prefix if specs.uses_conda(desired) else "",
         "uv_path": desired.venv.uv_path,
+        "kernel_folders": [jupyter_plan.kernel_folder(user)],
     }
     asked = time.time()
     answer = action._execute_module(module_name="llmprov_observe", module_args=args, task_vars=task_vars)
@@ -111,41 +133,145 @@ def _observe_without_python(action: Any) -> Observation:
     )
 
 
-# -- uv and the environment --------------------------------------------------------------------------------------
+# -- what hosts are given ----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Planned:
+    """What the plan of this host was made from, as an earlier task of the same play left it."""
+
+    desired: Desired
+    plan: Plan
+    seen: Observation
+
+    @classmethod
+    def of(cls, task_vars: Variables) -> Planned:
+        """Raises UsageError where no plan was made: the role was used without its own first task."""
+        made = task_vars.get("__llmprov_plan")
+        if not made or "desired" not in made:
+            raise UsageError("this host was not planned: use the role as a whole, with the role preflight beside it")
+        return cls(
+            Desired.model_validate(made["desired"]),
+            Plan.model_validate(made["plan"]),
+            Observation.model_validate(made["observation"]),
+        )
+
+
+def _guarded(work: Callable[[Any, Variables], Result]) -> Callable[[Any, Variables], Result]:
+    """An error of ours as a failed task with one sentence."""
+
+    @functools.wraps(work)
+    def guarded(action: Any, task_vars: Variables) -> Result:
+        try:
+            return work(action, task_vars)
+        except LlmprovError as error:
+            return {"failed": True, "msg": str(error)}
+
+    return guarded
+
+
+@_guarded
 def uv(action: Any, task_vars: Variables) -> Result:
-    """Make sure that uv of the wanted version lies on the host, brought by the controller."""
+    """Make sure that uv of the wanted version lies on the host, or is gone."""
     args = dict(action._task.args)
-    asked: Result = action._execute_module(module_name="llmprov_uv", module_args=args, task_vars=task_vars)
-    if asked.get("failed") or asked.get("unreachable") or asked.get("found") == args["version"]:
+
+    def module(**more: Any) -> Result:
+        done: Result = action._execute_module(
+            module_name="llmprov_uv", module_args={**args, **more}, task_vars=task_vars
+        )
+        return done
+
+    asked = module()
+    done = asked.get("failed") or asked.get("unreachable") or args.get("state") == "absent"
+    if done or asked.get("found") == args["version"]:
         return asked
     if action._task.check_mode:
         return {**asked, "changed": True}
+    planned = Planned.of(task_vars)
+    depot = planned.desired.depot
+    target = environments.wheel_target(planned.seen, planned.seen.python_version or "3.11")
+    (wheel,) = environments.wheels_once(delivery.session(depot), [f"uv=={args['version']}"], target)
+    return delivery.deliver(action, task_vars, [wheel], depot) or module(source=f"{depot.host_path}/{wheel.filename}")
+
+
+@_guarded
+def environment(action: Any, task_vars: Variables) -> Result:
+    """Bring one environment to its declaration: look, decide, resolve here, deliver, and let the host build."""
+    planned = Planned.of(task_vars)
     try:
-        local = tools.fetch_uv(args["version"], asked["architecture"])
-    except LlmprovError as error:
-        return {"failed": True, "msg": str(error)}
-    action._connection._shell.tmpdir = (
-        action._make_tmp_path() if not action._connection._shell.tmpdir else action._connection._shell.tmpdir
-    )
-    remote = action._connection._shell.join_path(action._connection._shell.tmpdir, "uv")
-    action._transfer_file(str(local), remote)
-    action._fixup_perms2((action._connection._shell.tmpdir, remote))
-    done: Result = action._execute_module(
-        module_name="llmprov_uv", module_args={**args, "source": remote}, task_vars=task_vars
-    )
-    action._remove_tmp_path(action._connection._shell.tmpdir)
-    return done
+        declared = EnvironmentDeclaration.model_validate(action._task.args["declared"])
+    except ValidationError as error:
+        raise UsageError(f"the environment is wrongly declared: {error.errors()[0]['msg']}") from None
+    spec, refused = specs.one(declared, planned.desired, planned.plan.pytorch_variant)
+
+    def module(**more: Any) -> Result:
+        done: Result = action._execute_module(
+            module_name="llmprov_environment", module_args={"path": spec.path, **more}, task_vars=task_vars
+        )
+        return done
+
+    looked = module()
+    if "seen" not in looked:
+        return looked
+    there = Environment.model_validate(looked["seen"])
+    refused += environment_plan.refusals(spec, there)
+    if refused:
+        raise UsageError("; ".join(refusal.sentence() for refusal in refused))
+    change, why = environments.needed(spec, there, planned.desired, planned.plan.pytorch_variant)
+    if change is Change.NONE:
+        return {"changed": False, "msg": f"{spec.path} is as declared"}
+    if action._task.check_mode:
+        return {"changed": True, "msg": "; ".join(why), "diff": environments.difference(there, why)}
+    recipe = environments.recipe(spec, there, change, planned.desired, planned.seen)
+    problem = delivery.deliver(action, task_vars, recipe.artifacts, planned.desired.depot) if recipe.artifacts else None
+    return problem or {**module(**recipe.arguments), "seen": None}
 
 
-def venv(action: Any, task_vars: Variables) -> Result:
-    """Run llmprov_venv on the host; on this machine itself, with this machine's own package indexes."""
-    args = dict(action._task.args)
-    if action._connection.transport == "local":
-        args["environment"] = PipConfig.of_this_machine().as_uv_environment()
-    done: Result = action._execute_module(module_name="llmprov_venv", module_args=args, task_vars=task_vars)
-    return done
+@_guarded
+def conda(action: Any, task_vars: Variables) -> Result:
+    """Bring the conda installation to its declaration."""
+    planned = Planned.of(task_vars)
+    wanted = variables.role_from(MinicondaVars, action._task.args)
+
+    def module(**more: Any) -> Result:
+        done: Result = action._execute_module(
+            module_name="llmprov_conda", module_args={"prefix": wanted.prefix, **more}, task_vars=task_vars
+        )
+        return done
+
+    looked = module()
+    if "seen" not in looked:
+        return looked
+    there = CondaPrefix.model_validate(looked["seen"])
+    needed = conda_plan.action(wanted, there)
+    if there.kind == "other" and wanted.state == "present":
+        raise UsageError(f"{wanted.prefix} is there and is no conda installation: choose another miniconda_prefix")
+    if needed.kind is Kind.NONE:
+        return {"changed": False, "msg": f"{wanted.prefix} is as declared"}
+    if action._task.check_mode:
+        return {"changed": True, "msg": needed.why}
+    if needed.kind is Kind.REMOVE:
+        return module(work="remove")
+    depot, arguments = planned.desired.depot, conda_arguments(wanted)
+    if conda_plan.needs_installer(wanted, there):
+        artifact = conda_plan.installer(wanted, planned.seen.os.architecture)
+        problem = delivery.deliver(action, task_vars, [artifact], depot)
+        if problem:
+            return problem
+        arguments["script"] = f"{depot.host_path}/{artifact.filename}"
+    done = module(work="ensure", lock=f"{depot.host_path}/.conda.lock", **arguments)
+    return {**done, "seen": None}
+
+
+def conda_arguments(wanted: MinicondaVars) -> Result:
+    """What the module is told of the declaration."""
+    return {
+        "installer": wanted.installer,
+        "owner": wanted.owner,
+        "condarc": yaml.safe_dump(conda_plan.condarc(wanted), sort_keys=False),
+        "terms": conda_plan.terms(wanted),
+        "init": wanted.init,
+    }
 
 
 # -- verify ------------------------------------------------------------------------------------------------------
@@ -165,6 +291,7 @@ def verify(action: Any, task_vars: Variables) -> Result:
             "payload": base64.b64encode(payload_run.zipapp()).decode("ascii"),
             "declared": json.dumps(declared),
             "timeout_s": desired.verify.timeout_s,
+            "variables": payload_run.environment_variables(desired),
         },
         task_vars=task_vars,
     )

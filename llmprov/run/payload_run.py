@@ -15,6 +15,7 @@ from pydantic import ValidationError
 import llmprov
 from llmprov.knowledge import gpu_by_id
 from llmprov.model import Check, CheckStatus, Desired, Observation, Plan, Verification, VerifyVars
+from llmprov.plan import specs
 
 #: A document larger than this is no document, in bytes.
 DOCUMENT_LIMIT = 4_000_000
@@ -41,9 +42,10 @@ def declaration(desired: Desired, planned: Plan, seen: Observation) -> dict[str,
     cuda: str = desired.verify.cuda
     if cuda == "auto":
         cuda = "required" if seen.gpus or variant.startswith("cu") else "any"
+    spec = specs.verified_spec(desired, planned.pytorch_variant)
     torch_wanted = desired.pytorch.state == "present"
     return {
-        "packages": list(desired.venv.packages),
+        "packages": spec.packages if spec else [],
         "imports": list(desired.verify.imports),
         "torch": {"version": desired.pytorch.version, "variant": variant} if torch_wanted else None,
         "cuda": cuda,
@@ -51,6 +53,12 @@ def declaration(desired: Desired, planned: Plan, seen: Observation) -> dict[str,
         "gpus": [known.name if (known := gpu_by_id(gpu.device_id)) else gpu.device_id for gpu in seen.gpus],
         "min_accuracy": desired.verify.min_accuracy,
     }
+
+
+def environment_variables(desired: Desired) -> dict[str, str]:
+    """The environment variables under which the payload runs: those of the environment's users."""
+    spec = specs.verified_spec(desired, None)
+    return dict(spec.variables) if spec else {}
 
 
 def read(answer: dict[str, Any], wanted: VerifyVars) -> Verification:

@@ -9,10 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmprov.errors import UsageError
-from llmprov.model import ROLES, Desired
+from llmprov.model import ROLES, SITE, Desired, MinicondaVars
 from llmprov.model.desired import SHARED, variable_names
 
-PREFIXES = (*(f"{role.role}_" for role in ROLES), "llm_")
+PREFIXES = tuple(f"{role.role}_" for role in (*ROLES, *SITE))
+
+#: Variables of the role venv that concern every environment: uv installs the wheels of conda environments too.
+FOR_EVERY_MANAGER = ("venv_uv_version", "venv_uv_path")
 
 
 def refuse_unknown(task_vars: Mapping[str, Any]) -> None:
@@ -36,6 +39,7 @@ def desired_from(values: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Des
     Raises:
         UsageError: names the variable, where it was set, its value and what it should be.
     """
+    _refuse_the_other_managers(values, task_vars)
     by_role: dict[str, dict[str, Any]] = {}
     for name, role in variable_names().items():
         if name in values:
@@ -49,6 +53,33 @@ def desired_from(values: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Des
         reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
         given = "" if first["msg"].startswith("Value error") else f", and is {first['input']!r}"
         raise UsageError(f"variable `{name}`{item}{origin(task_vars.get(name))} is wrong: {reason}{given}") from None
+
+
+def _refuse_the_other_managers(values: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+    """A variable of the manager that is not used would be passed over in silence."""
+    manager = str(values.get("llm_env_manager", "conda"))
+    other, role = ("venv", "conda_env") if manager == "conda" else ("conda_env", "venv")
+    for name in variable_names():
+        if name.startswith(f"{other}_") and name not in FOR_EVERY_MANAGER and name in task_vars:
+            general = name.replace(f"{other}_", "llm_", 1)
+            instead = f"`{general}` or " if general in SHARED else ""
+            raise UsageError(
+                f"variable `{name}`{origin(task_vars[name])} is set, and llm_env_manager is {manager}: set "
+                f"{instead}`{name.replace(other, role, 1)}`, or llm_env_manager"
+            )
+
+
+def role_from(role: type[MinicondaVars], values: Mapping[str, Any]) -> MinicondaVars:
+    """One role's variables from a task's arguments, named without the role.
+
+    Raises:
+        UsageError: one of them is wrong.
+    """
+    try:
+        return role.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"variable `{role.role}_{first['loc'][0]}` is wrong: {first['msg']}") from None
 
 
 def origin(value: Any) -> str:

@@ -10,11 +10,11 @@ import platform
 import re
 import shutil
 import struct
-import subprocess
 import sys
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.llmprov_host import conda_prefix, environment, read, read_json, run
 
 DOCUMENTATION = r"""
 module: llmprov_observe
@@ -22,8 +22,9 @@ short_description: Observe what is on a host
 description: One round trip, no facts, no change. Reads files where it can and runs few programs.
 options:
   env_paths: {type: list, elements: str, default: [], description: Environments to look into.}
-  conda_prefixes: {type: list, elements: str, default: [], description: Conda installations to look for.}
+  conda_prefix_path: {type: str, default: "", description: Where conda should lie.}
   uv_path: {type: str, default: "", description: Where uv should lie.}
+  kernel_folders: {type: list, elements: str, default: [], description: Where Jupyter kernels are registered.}
 author: [llmprov]
 """
 
@@ -44,22 +45,6 @@ UNIT_DIRS = ("/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/sys
 DPKG_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
 
 
-def read(path, limit=65536):
-    try:
-        with open(path, encoding="utf-8", errors="replace") as handle:
-            return handle.read(limit).strip()
-    except OSError:
-        return ""
-
-
-def run(*argv):
-    try:
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode("utf-8", "replace")
-
-
 def operating_system():
     fields = dict(re.findall(r"^(\w+)=\"?([^\"\n]*)\"?$", read("/etc/os-release"), re.M))
     manager = next((m for m in ("apt", "dnf") if shutil.which(m + "-get") or shutil.which(m)), "none")
@@ -71,6 +56,8 @@ def operating_system():
         "architecture": platform.machine(),
         "hostname": platform.node(),
         "package_manager": manager,
+        "glibc": glibc(),
+        "kernel": re.match(r"[0-9.]*", platform.release()).group(0).strip("."),
     }
 
 
@@ -176,40 +163,37 @@ def driver():
     }
 
 
-def packages(path):
-    found = {}
-    for entry in glob.glob(path + "/lib*/python3*/site-packages/*.dist-info"):
-        name, _, version = os.path.basename(entry)[: -len(".dist-info")].partition("-")
-        # A directory without METADATA is what an interrupted installation leaves.
-        if version and os.path.exists(entry + "/METADATA"):
-            found[re.sub(r"[-_.]+", "-", name).lower()] = version
+def glibc():
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION").split()[1]
+    except (OSError, ValueError, AttributeError, IndexError):
+        return ""
+
+
+def kernelspecs(folders):
+    found = []
+    for folder in folders:
+        for path in sorted(glob.glob(os.path.expanduser(folder) + "/*/kernel.json")):
+            spec = read_json(path) or {}
+            # Kernels that users registered themselves are theirs.
+            ours = isinstance(spec.get("metadata"), dict) and "llmprov" in spec["metadata"] and spec.get("argv")
+            name = os.path.basename(os.path.dirname(path))
+            found.append({"path": os.path.dirname(path), "name": name, "python": spec["argv"][0] if ours else None})
     return found
 
 
-def environment(path):
-    python = path + "/bin/python"
-    conda = os.path.isdir(path + "/conda-meta")
-    config = read(path + "/pyvenv.cfg")
-    if not conda and not config:
-        return {"path": path, "kind": "other" if os.path.isdir(path) and os.listdir(path) else "none"}
-    version = re.search(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", config, re.M)
-    if conda:
-        names = [os.path.basename(p) for p in glob.glob(path + "/conda-meta/python-3*.json")]
-        version = re.search(r"python-(\d+\.\d+\.\d+)", " ".join(names))
-    works = os.access(python, os.X_OK) and run(python, "-I", "-S", "-c", "print(1)").strip() == "1"
+def jupyter(folders):
+    unit = "/etc/systemd/system/llmprov-jupyter.service"
+    there = os.path.exists(unit)
     return {
-        "path": path,
-        "kind": "conda" if conda else "venv",
-        "python_version": version.group(1) if version else None,
-        "python_works": works,
-        "packages": packages(path),
+        "kernels": kernelspecs(folders),
+        "service": {
+            "unit": read(unit) + "\n" if there else None,
+            "token_there": os.path.exists("/etc/llmprov/jupyter.token"),
+            "enabled": there and run("systemctl", "is-enabled", os.path.basename(unit)).strip() == "enabled",
+            "active": there and run("systemctl", "is-active", os.path.basename(unit)).strip() == "active",
+        },
     }
-
-
-def conda_prefix(path):
-    names = [os.path.basename(p) for p in glob.glob(path + "/conda-meta/conda-[0-9]*.json")]
-    match = re.match(r"conda-([0-9.]+)-", names[0]) if names else None
-    return {"path": path, "version": match.group(1) if match else None}
 
 
 def disk(path):
@@ -250,7 +234,7 @@ def memory_gb():
     return round(int(match.group(1)) * 1024 / 1e9, 3) if match else None
 
 
-def observe(env_paths, conda_prefixes, uv_path):
+def observe(env_paths, conda_prefix_path, uv_path, kernel_folders):
     uv = run(uv_path, "--version").split() if uv_path else []
     return {
         "python": sys.executable,
@@ -259,9 +243,11 @@ def observe(env_paths, conda_prefixes, uv_path):
         "kernels": kernels(),
         "devices": pci_devices(),
         "driver": driver(),
-        "conda": [conda_prefix(p) for p in conda_prefixes if os.path.isdir(p + "/conda-meta")],
+        "conda": conda_prefix(conda_prefix_path) if conda_prefix_path else None,
+        "jupyter": jupyter(kernel_folders),
         "environments": [environment(p) for p in env_paths],
         "uv_version": uv[1] if len(uv) > 1 else None,
+        "uv_ours": os.path.exists(os.path.join(os.path.dirname(uv_path), ".llmprov-" + os.path.basename(uv_path))),
         "disk": disk(env_paths[0] if env_paths else "/"),
         "memory_gb": memory_gb(),
         "cpu_count": os.cpu_count(),
@@ -276,8 +262,9 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "env_paths": {"type": "list", "elements": "str", "default": []},
-            "conda_prefixes": {"type": "list", "elements": "str", "default": []},
+            "conda_prefix_path": {"type": "str", "default": ""},
             "uv_path": {"type": "str", "default": ""},
+            "kernel_folders": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

@@ -23,6 +23,7 @@ options:
   declared: {type: str, required: true, description: "What was declared, as JSON, for its standard input."}
   level: {type: str, default: quick, description: How much to measure.}
   timeout_s: {type: int, default: 600, description: "How long it may run, in seconds."}
+  variables: {type: dict, default: {}, description: Environment variables of the environment's users.}
 author: [llmprov]
 """
 
@@ -64,6 +65,7 @@ def run(params, path):
             stderr=subprocess.PIPE,
             start_new_session=True,
             cwd="/",
+            env=dict(os.environ, **params["variables"]),
         )
     kept, timed_out = collect(process, time.monotonic() + params["timeout_s"])
     # The payload leads a process group of its own: nothing it started outlives it.
@@ -92,6 +94,7 @@ def main():
             "declared": {"type": "str", "required": True},
             "level": {"type": "str", "default": "quick"},
             "timeout_s": {"type": "int", "default": 600},
+            "variables": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )

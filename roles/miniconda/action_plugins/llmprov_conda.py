@@ -1,4 +1,4 @@
-"""The controller's half of llmprov_venv; the work is in llmprov.run.actions."""
+"""The controller's half of llmprov_conda; the work is in llmprov.run.actions."""
 
 from __future__ import annotations
 
@@ -25,4 +25,4 @@ class ActionModule(ActionBase):
                 f"`{sys.executable} -m pip install llmprov` ({missing})"
             )
             return {**result, "failed": True, "msg": sentence}
-        return {**result, **actions.venv(self, task_vars or {})}
+        return {**result, **actions.conda(self, task_vars or {})}

@@ -1,0 +1,140 @@
+"""What the forks of one Ansible share: resolutions made once, and one server of artifacts."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmprov.depot.store import Kept, Store
+from llmprov.errors import LlmprovError
+from llmprov.model import Artifact
+
+#: How long the server may take to tell its port, in seconds.
+START_S = 20.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the server listens, and the word without which it answers nobody."""
+
+    port: int
+    token: str
+
+
+class Session:
+    """The shared state of one Ansible process, in a directory of its own that only this user reads."""
+
+    def __init__(self, store: Store, process: int) -> None:
+        self.store = store
+        self.process = process
+        self.directory = store.root / "sessions" / f"{process}-{started(process)}"
+        if not self.directory.exists():
+            _sweep(self.directory.parent)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.chmod(0o700)
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with (self.directory / f".{name}.lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def once(self, key: str, work: Callable[[], list[Artifact]]) -> list[Artifact]:
+        """The answer of `work`, asked for once in this session however many hosts want it; errors are not kept."""
+        with self._locked(key):
+            kept = self.directory / f"{key}.json"
+            if not kept.exists():
+                found = [artifact.model_dump(mode="json") for artifact in work()]
+                partial = kept.with_suffix(".new")
+                partial.write_text(json.dumps(found), encoding="utf-8")
+                partial.rename(kept)
+            return [Artifact.model_validate(row) for row in json.loads(kept.read_text("utf-8"))]
+
+    def ensure(self, artifact: Artifact) -> Kept:
+        """An artifact's file; what had to be fetched is noted for the report."""
+        kept = self.store.ensure(artifact)
+        if kept.fetched_bytes:
+            with self._locked("fetched"), (self.directory / "fetched.jsonl").open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps({"filename": artifact.filename, "bytes": kept.fetched_bytes}) + "\n")
+        return kept
+
+    def server(self, address: str = "127.0.0.1") -> Endpoint:
+        """The server on `address`, started where it is not running; it ends with this session's Ansible.
+
+        Raises:
+            LlmprovError: it does not start.
+        """
+        with self._locked("server"):
+            note = self.directory / f"server-{address}.json"
+            if not (note.exists() and _alive(json.loads(note.read_text("utf-8"))["pid"])):
+                note.unlink(missing_ok=True)
+                self._start(address, note)
+            about = json.loads(note.read_text("utf-8"))
+            return Endpoint(about["port"], about["token"])
+
+    def _start(self, address: str, note: Path) -> None:
+        limit = str(self.store.limit_bytes / 1e9)
+        argv = [sys.executable, "-m", "llmprov.depot.server", str(self.store.root), limit, str(note), address]
+        log = (self.directory / "server.log").open("ab")
+        with log:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True
+            )
+        deadline = time.monotonic() + START_S
+        while not note.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                said = (self.directory / "server.log").read_text("utf-8", "replace").strip().splitlines()
+                raise LlmprovError(
+                    f"the depot's server did not start on {address}: {said[-1] if said else 'it said nothing'}"
+                )
+            time.sleep(0.02)
+
+
+def started(process: int) -> str:
+    """When a process began, in the words of /proc or ps: with its id it names the process for good."""
+    stat = Path(f"/proc/{process}/stat")
+    if stat.exists():
+        return stat.read_text("utf-8").rpartition(")")[2].split()[19]
+    said = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(process)], capture_output=True, text=True, check=False
+    ).stdout
+    return "".join(c for c in said if c.isalnum())
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def belongs_to_the_living(directory: Path) -> bool:
+    """Whether the process that a session's directory is named after still runs."""
+    process, _, begun = directory.name.partition("-")
+    return process.isdigit() and _alive(int(process)) and started(int(process)) == begun
+
+
+def _sweep(sessions: Path) -> None:
+    """Remove what sessions left whose Ansible and server were killed together."""
+    for directory in sessions.glob("*-*"):
+        if not belongs_to_the_living(directory):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def fetched_bytes(directory: Path) -> Mapping[str, int]:
+    """File name -> bytes of what a session had to fetch."""
+    note = directory / "fetched.jsonl"
+    rows = [json.loads(line) for line in note.read_text("utf-8").splitlines()] if note.exists() else []
+    return {row["filename"]: row["bytes"] for row in rows}

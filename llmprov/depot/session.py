@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,22 @@ class Session:
         with (self.directory / f".{name}.lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+    @contextmanager
+    def users(self, name: str) -> Iterator[Callable[[Callable[[], object]], None]]:
+        """Count in as a user of something shared; yields how to let go, which calls back only for the last user."""
+        lock = self.directory / f".{hashlib.sha256(name.encode()).hexdigest()[:16]}.users"
+        with lock.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+
+            def let_go(when_last: Callable[[], object]) -> None:
+                with suppress(BlockingIOError):
+                    # Not turned straight into an exclusive lock: two that try so at once would both fail.
+                    fcntl.flock(handle, fcntl.LOCK_UN)
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    when_last()
+
+            yield let_go
 
     def once(self, key: str, work: Callable[[], list[Artifact]]) -> list[Artifact]:
         """The answer of `work`, asked for once in this session however many hosts want it; errors are not kept."""

@@ -82,7 +82,7 @@ def _transport(action: Any, depot: DepotVars, shared: Session, files: dict[str, 
         return answer
     if depot.transport != "sftp" and connection.transport in ("ssh", "ansible.builtin.ssh"):
         server = shared.server()
-        with _forward(connection, server.port) as port:
+        with _forward(connection, shared, server.port) as port:
             if port:
                 answer = module(fetch=True, base_url=f"http://127.0.0.1:{port}/{server.token}/")
                 return answer
@@ -122,22 +122,26 @@ def _folder_of(files: dict[str, Path]) -> Iterator[str]:
 
 
 @contextmanager
-def _forward(connection: Any, port: int) -> Iterator[int | None]:
+def _forward(connection: Any, shared: Session, port: int) -> Iterator[int | None]:
     """A port on the host's loopback that leads to `port` here, over the SSH connection that Ansible holds open.
 
-    The host chooses the port: with a fixed one, a second run would silently get the first one's depot. None where the host
-    forbids forwarding, or no connection persists.
+    The host chooses the port: with a fixed one, a second run would silently get the first one's depot. Names for the same
+    host share its connection, and so the forward: the last one to use it takes it down. None where the host forbids
+    forwarding, or no connection persists.
     """
-    where = f"127.0.0.1:{port}"
-    done = _control(connection, "forward", f"127.0.0.1:0:{where}")
-    given = done.stdout.strip().split()
-    if done.returncode != 0 or not given or not given[-1].isdigit():
-        yield None
-        return
-    try:
-        yield int(given[-1])
-    finally:
-        _control(connection, "cancel", f"127.0.0.1:{given[-1]}:{where}")
+    spec = f"127.0.0.1:0:127.0.0.1:{port}"
+    name = f"{connection.host}-{connection.get_option('port')}-{connection.get_option('remote_user')}"
+    with shared.users(f"forward-{name}") as let_go:
+        done = _control(connection, "forward", spec)
+        given = done.stdout.strip().split()
+        if done.returncode != 0 or not given or not given[-1].isdigit():
+            yield None
+            return
+        try:
+            yield int(given[-1])
+        finally:
+            # ssh knows a forward by what was asked for, port 0 and all.
+            let_go(lambda: _control(connection, "cancel", spec))
 
 
 def _control(connection: Any, order: str, forward: str) -> subprocess.CompletedProcess[str]:

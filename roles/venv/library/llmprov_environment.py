@@ -66,9 +66,16 @@ def call(argv, variables, what):
 
 
 def uv(params, *words):
+    with tempfile.TemporaryDirectory(prefix="llmprov-uv-") as own:
+        return uv_within(params, own, *words)
+
+
+def uv_within(params, temporary, *words):
     home = os.path.dirname(os.path.dirname(params["uv"]))
     variables = clean_variables(
         os.environ.get("HOME", "/"),
+        # uv leaves lock files where temporary files go.
+        TMPDIR=temporary,
         UV_SYSTEM_CERTS="1",
         UV_NO_PROGRESS="1",
         # Beside the environments, so that packages are linked and not copied; and readable by every user.

@@ -447,3 +447,11 @@ def shared_name(role: type[RoleVars], field: str) -> str | None:
     extra: Any = role.model_fields[field].json_schema_extra or {}
     name: str | None = extra.get("shared")
     return name
+
+
+def role_default(role: type[RoleVars], name: str) -> Any:
+    """What the role's `defaults/main.yml` says of a variable: its default, or a template that looks at the shared one."""
+    default, shared = role.model_fields[name].default, shared_name(role, name)
+    if isinstance(default, SecretStr):
+        return default.get_secret_value()
+    return f"{{{{ {shared} | default({default!r}) }}}}" if shared else default

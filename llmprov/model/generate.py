@@ -18,7 +18,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from llmprov.model import ROLES, SITE, FleetReport, RoleVars
-from llmprov.model.desired import SHARED, shared_name, variable_names
+from llmprov.model.desired import SHARED, role_default, shared_name, variable_names
 
 NOTE = "# Generated from llmprov/model/desired.py by `make generate`; change it there.\n"
 
@@ -43,7 +43,7 @@ def _spec(role: type[RoleVars], name: str, field: FieldInfo) -> dict[str, Any]:
         spec |= {"type": "str", "choices": list(typing.get_args(annotation))}
     else:
         spec["type"] = _scalar(annotation)
-    return spec | {"default": _default(role, name, field)}
+    return spec | {"default": role_default(role, name)}
 
 
 def _scalar(annotation: Any) -> str:
@@ -52,13 +52,6 @@ def _scalar(annotation: Any) -> str:
     if isinstance(annotation, types.UnionType):
         raise TypeError(f"a variable has one type, and {annotation} is several")
     return {str: "str", int: "int", float: "float", bool: "bool"}[annotation]
-
-
-def _default(role: type[RoleVars], name: str, field: FieldInfo) -> Any:
-    shared = shared_name(role, name)
-    if isinstance(field.default, SecretStr):
-        return field.default.get_secret_value()
-    return f"{{{{ {shared} | default({field.default!r}) }}}}" if shared else field.default
 
 
 class _Indented(yaml.SafeDumper):
@@ -77,7 +70,7 @@ def defaults(role: type[RoleVars]) -> str:
     """`defaults/main.yml` of a role."""
     parts = [f"---\n{NOTE}"]
     for name, field in role.model_fields.items():
-        value = _dump({f"{role.role}_{name}": _default(role, name, field)})
+        value = _dump({f"{role.role}_{name}": role_default(role, name)})
         parts.append(f"\n# {_wrapped(field.description or '')}\n{value}")
     return "".join(parts)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import sys
 import time
 import traceback
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from llmprov.payload import PAYLOAD_VERSION, classifier, packages, torch_build
+from llmprov.payload import PAYLOAD_VERSION, classifier, language_model, packages, torch_build
 from llmprov.payload.document import FAIL, PASS, CleanStdout, check, say
 
 #: What is looked at where nothing was declared, as when started by hand.
@@ -66,6 +67,9 @@ def _torch(declared: Dict[str, Any], document: Dict[str, Any]) -> List[Dict[str,
             check("train.run", FAIL, summary, evidence=traceback.format_exc(), remedy="reinstall torch"),
         ]
     judged, document["measurements"] = classifier.judge(result, declared["min_accuracy"])
+    if any(re.match(r"transformers\b", text, re.I) for text in declared["packages"]):
+        more, figures = language_model.prove(torch)
+        judged, document["measurements"] = judged + more, document["measurements"] + figures
     return checks + judged
 
 

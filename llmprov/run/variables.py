@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from llmprov.errors import UsageError
 from llmprov.model import ROLES, SITE, Desired, MinicondaVars
-from llmprov.model.desired import SHARED, variable_names
+from llmprov.model.desired import SHARED, role_default, variable_names
 
 PREFIXES = tuple(f"{role.role}_" for role in (*ROLES, *SITE))
 
@@ -59,8 +59,11 @@ def _refuse_the_other_managers(values: Mapping[str, Any], task_vars: Mapping[str
     """A variable of the manager that is not used would be passed over in silence."""
     manager = str(values.get("llm_env_manager", "conda"))
     other, role = ("venv", "conda_env") if manager == "conda" else ("conda_env", "venv")
-    for name in variable_names():
-        if name.startswith(f"{other}_") and name not in FOR_EVERY_MANAGER and name in task_vars:
+    for name, owner in variable_names().items():
+        if owner.role != other or name in FOR_EVERY_MANAGER or name not in task_vars:
+            continue
+        # A play that lists the other role has its defaults, too: they are nobody's wish.
+        if task_vars[name] != role_default(owner, name.removeprefix(f"{other}_")):
             general = name.replace(f"{other}_", "llm_", 1)
             instead = f"`{general}` or " if general in SHARED else ""
             raise UsageError(

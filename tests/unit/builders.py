@@ -5,13 +5,24 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from llmprov.model import Desired, HostReport, Observation, RunInfo, Status
+from llmprov.model import Desired, EnvironmentSpec, HostReport, Observation, RunInfo, Status
+from llmprov.plan import specs
 
 ENV = "/opt/llmprov/envs/llm"
 
 
 def desired(**roles: dict[str, Any]) -> Desired:
-    return Desired.model_validate(roles)
+    """A desired state with a virtual environment, unless told otherwise."""
+    return Desired.model_validate({"llm": {"env_manager": "venv"}} | roles)
+
+
+def desired_conda(**roles: dict[str, Any]) -> Desired:
+    return Desired.model_validate({"llm": {"env_manager": "conda"}} | roles)
+
+
+def main_spec(wanted: Desired, variant: str = "cpu") -> EnvironmentSpec:
+    """The main environment as it should be."""
+    return specs.specs(wanted, variant)[0][0]
 
 
 def observed(**changes: Any) -> Observation:
@@ -19,7 +30,7 @@ def observed(**changes: Any) -> Observation:
     plain = {
         "python": "/usr/bin/python3",
         "python_version": "3.11.2",
-        "os": {"id": "debian", "version_id": "12", "architecture": "x86_64", "package_manager": "apt"},
+        "os": {"id": "debian", "version_id": "12", "architecture": "x86_64", "package_manager": "apt", "glibc": "2.36"},
         "disk": {"path": "/", "free_gb": 50.0, "total_gb": 100.0},
         "clock_skew_s": 0.01,
         "clock_uncertainty_s": 0.2,

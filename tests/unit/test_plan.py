@@ -10,7 +10,7 @@ from packaging.version import Version
 from llmprov.knowledge import GPUS, architecture_runs_on, driver_floor, torch_release
 from llmprov.model import Kind
 from llmprov.plan import decide
-from tests.unit.builders import ENV, desired, environment, gpu, observed
+from tests.unit.builders import ENV, desired, environment, gpu, main_spec, observed
 
 
 def kinds(plan):
@@ -21,9 +21,11 @@ def test_a_bare_host_gets_everything():
     plan = decide(desired(), observed(uv_version=None))
     assert kinds(plan) == {
         "python": Kind.NONE,
+        "miniconda": Kind.NONE,
         "uv": Kind.INSTALL,
         "venv": Kind.INSTALL,
         "pytorch": Kind.INSTALL,
+        "jupyter": Kind.NONE,
     }
     assert plan.pytorch_variant == "cpu"
 
@@ -64,8 +66,11 @@ def test_an_unwanted_package_is_a_difference():
     ("python", "kind"), [("3.11", Kind.NONE), ("3.11.2", Kind.NONE), ("3.12", Kind.UPGRADE), ("3.1", Kind.DOWNGRADE)]
 )
 def test_python_is_held_against_the_declaration(python, kind):
-    seen = observed(environments=[environment(torch="2.13.0+cpu")])
-    assert kinds(decide(desired(venv={"python": python}), seen))["venv"] is kind
+    seen = observed(environments=[environment(torch="2.13.0+cpu") | {"record": {}}])
+    wanted = desired(venv={"python": python})
+    declared = main_spec(wanted).declaration()
+    seen.environments[0].record.declaration.update(declared)
+    assert kinds(decide(wanted, seen))["venv"] is kind
 
 
 def test_a_broken_environment_is_repaired():
@@ -140,7 +145,7 @@ def test_clock_skew_inside_what_the_round_trip_leaves_open_is_no_refusal():
 
 
 def test_torch_among_the_packages_is_refused():
-    assert "torch in venv_packages" in decide(desired(venv={"packages": ["torch"]}), observed()).refusals[0].this
+    assert "torch among the packages" in decide(desired(venv={"packages": ["torch"]}), observed()).refusals[0].this
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def place(tmp_path):
         (["provision", "-i", "good.yml", "--limit", "z*"], "--limit z* matches none of the 2 hosts"),
         (["provision", "-i", "misspelt.yml"], "misspelt.yml:6): did you mean `pytorch_version`"),
         (["provision", "-i", "wrong.yml"], "variable `venv_packages`"),
-        (["provision", "-i", "good.yml", "-e", "venv_state=maybe"], "should be 'present' or 'absent'"),
+        (["provision", "-i", "good.yml", "-e", "conda_env_state=maybe"], "should be 'present' or 'absent'"),
         (["provision", "-i", "good.yml", "-e", "@missing.yml"], "no file missing.yml"),
         (["provision", "-i", "good.yml", "-e", "{broken"], "parsing"),
         (["verify", "-i", "good.yml", "--runs", "good.yml/x"], "--runs"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmprov.errors import UsageError
-from llmprov.model import ROLES
+from llmprov.model import ROLES, SITE
 from llmprov.model.desired import variable_names
 from llmprov.run.variables import desired_from, refuse_unknown
 
@@ -53,8 +53,8 @@ def test_other_peoples_variables_are_left_alone():
 
 
 def test_every_variable_has_a_sentence():
-    for role in ROLES:
+    for role in (*ROLES, *SITE):
         for field in role.model_fields.values():
             assert field.description
             assert field.description.endswith(".")
-    assert len(variable_names()) == sum(len(role.model_fields) for role in ROLES)
+    assert len(variable_names()) == sum(len(role.model_fields) for role in (*ROLES, *SITE))

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from llmprov.model import Action, Desired, EnvironmentSpec, Jupyter, JupyterVars, Kind, Refusal
-from llmprov.plan.specs import kernels_of
+from llmprov.plan.specs import declarations, kernels_of
 
 UNIT = "llmprov-jupyter.service"
 
@@ -55,7 +55,7 @@ def plan_jupyter(desired: Desired, there: Jupyter) -> Action:
         if not left:
             return Action(component="jupyter", kind=Kind.NONE)
         return Action(component="jupyter", kind=Kind.REMOVE, before=", ".join(left), why="declared absent")
-    why = [*_kernel_differences(desired, there), *_service_differences(wanted, there)]
+    why = [*_kernel_differences(desired, there), *_service_differences(desired, there)]
     after = f"kernels {', '.join(map(kernel_name, kernels_of(desired)))}" + (
         f"; service on port {wanted.port}" if wanted.service else ""
     )
@@ -73,11 +73,23 @@ def _kernel_differences(desired: Desired, there: Jupyter) -> list[str]:
     return missing + extra
 
 
-def _service_differences(wanted: JupyterVars, there: Jupyter) -> list[str]:
-    service = there.service
+def variables_of(desired: Desired) -> dict[str, str]:
+    """The environment variables of the environment that Jupyter is in."""
+    found = [d.variables for d in declarations(desired) if d.path == desired.jupyter.env_path]
+    return dict(found[0]) if found else {}
+
+
+def _quoted(text: str) -> str:
+    """A word in a systemd unit (systemd.syntax(7)): quotes and backslashes escaped, no specifiers."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def _service_differences(desired: Desired, there: Jupyter) -> list[str]:
+    wanted, service = desired.jupyter, there.service
     if not wanted.service:
         return ["the service is not declared"] if service.unit is not None else []
-    if service.unit != unit(wanted):
+    if service.unit != unit(wanted, variables_of(desired)):
         return ["the service is not as declared" if service.unit is not None else "there is no service"]
     if not service.token_there:
         return ["the service has no token"]
@@ -100,12 +112,13 @@ def files(desired: Desired) -> dict[str, Any]:
         }
         for path in kernels_of(desired)
     }
-    return {"kernels": kernels, "unit": unit(desired.jupyter), "folder": kernel_folder(desired.jupyter.kernel_user)}
+    return {"kernels": kernels, "unit": unit(desired.jupyter, variables_of(desired)), "folder": kernel_folder(desired.jupyter.kernel_user)}
 
 
-def unit(wanted: JupyterVars) -> str:
+def unit(wanted: JupyterVars, variables: dict[str, str]) -> str:
     """The systemd unit. The token comes by a file that only root reads, never by the command line."""
-    directory = wanted.notebook_dir or "%h"
+    directory = wanted.notebook_dir.replace("%", "%%") or "~"
+    environment = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in sorted(variables.items()))
     command = f"{wanted.env_path}/bin/jupyter-{'lab' if wanted.interface == 'lab' else 'notebook'}"
     return f"""\
 # Written by llmprov; changes are overwritten.
@@ -116,9 +129,9 @@ After=network.target
 [Service]
 User={wanted.service_user}
 WorkingDirectory={directory}
-EnvironmentFile=/etc/llmprov/jupyter.token
+{environment}EnvironmentFile=/etc/llmprov/jupyter.token
 ExecStart={command} --no-browser --ServerApp.ip=127.0.0.1 --ServerApp.port={wanted.port} \\
-  --ServerApp.port_retries=0 --ServerApp.root_dir={directory}
+  --ServerApp.port_retries=0
 Restart=on-failure
 
 [Install]

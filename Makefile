@@ -29,7 +29,7 @@ demo-down:
 $(BIN)/llmprov: pyproject.toml constraints.txt
 	@echo "make: installing llmprov and its dependencies into $(VENV)"
 	@bash tools/venv.sh $(PYTHON) $(VENV)
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable . 2> >(grep -v '^WARNING: Location' >&2)
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lab-conda]' 2> >(grep -v '^WARNING: Location' >&2)
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/llmprov

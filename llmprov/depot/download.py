@@ -13,9 +13,11 @@ from llmprov.depot.pip_config import PipConfig
 from llmprov.errors import LlmprovError
 from llmprov.model import Artifact
 
+#: Tries that bring nothing new before a download is given up.
 TRIES = 4
 TIMEOUT_S = (15.0, 60.0)
-CHUNK = 1 << 20
+#: What is lost at most where a connection breaks off: less than this was read and not yet written.
+CHUNK = 1 << 16
 
 
 def fetch(artifact: Artifact, partial: Path) -> int:
@@ -28,17 +30,20 @@ def fetch(artifact: Artifact, partial: Path) -> int:
     if parts.scheme == "file":
         return _copy(Path(unquote(parts.path)), partial)
     before = partial.stat().st_size if partial.exists() else 0
-    for number in range(TRIES):
+    failed = 0
+    while True:
+        have = partial.stat().st_size if partial.exists() else 0
         try:
             _download(artifact, partial)
             return partial.stat().st_size - before
         except requests.RequestException as error:
-            if number == TRIES - 1 or _is_final(error):
+            came = partial.exists() and partial.stat().st_size > have
+            failed = 0 if came else failed + 1
+            if failed == TRIES or _is_final(error):
                 raise LlmprovError(
                     f"{artifact.filename} could not be fetched from {without_secrets(artifact.url)}: {_reason(error)}"
                 ) from None
-            time.sleep(2.0**number)
-    raise AssertionError("unreachable")
+            time.sleep(2.0**failed)
 
 
 def _copy(source: Path, partial: Path) -> int:

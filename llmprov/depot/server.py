@@ -78,21 +78,39 @@ class Server(ThreadingHTTPServer):
 
 
 def main(store: str, limit_gb: str, note: str, address: str) -> int:
-    """Serve `store` on `address` until the Ansible of the session ends in which `note` gets port and token."""
+    """Serve `store` on `address` until the Ansible of the session ends in which `note` gets port and token.
+
+    Returns once the note is written and the server is on its own.
+    """
     target = Path(note)
     Handler.store, Handler.token = Store(Path(store), float(limit_gb)), secrets.token_urlsafe(24)
-    server = Server((address, 0), Handler)
+    try:
+        server = Server((address, 0), Handler)
+    except OSError as error:
+        sys.stderr.write(f"{error.strerror}\n")
+        return 1
+    if child := os.fork():
+        about = {"port": server.server_address[1], "token": Handler.token, "pid": child}
+        partial = target.with_suffix(".new")
+        partial.touch(mode=0o600)
+        partial.write_text(json.dumps(about), encoding="utf-8")
+        partial.rename(target)
+        return 0
+    _leave()
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    partial = target.with_suffix(".new")
-    about = {"port": server.server_address[1], "token": Handler.token, "pid": os.getpid()}
-    partial.touch(mode=0o600)
-    partial.write_text(json.dumps(about), encoding="utf-8")
-    partial.rename(target)
     while target.parent.exists() and belongs_to_the_living(target.parent):
         time.sleep(WATCH_S)
     Handler.store.clean()
     shutil.rmtree(target.parent, ignore_errors=True)
     return 0
+
+
+def _leave() -> None:
+    """Let go of the terminal and of every file of whoever started this."""
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
 
 
 if __name__ == "__main__":

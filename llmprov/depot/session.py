@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -101,19 +100,10 @@ class Session:
     def _start(self, address: str, note: Path) -> None:
         limit = str(self.store.limit_bytes / 1e9)
         argv = [sys.executable, "-m", "llmprov.depot.server", str(self.store.root), limit, str(note), address]
-        log = (self.directory / "server.log").open("ab")
-        with log:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True
-            )
-        deadline = time.monotonic() + START_S
-        while not note.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                said = (self.directory / "server.log").read_text("utf-8", "replace").strip().splitlines()
-                raise LlmprovError(
-                    f"the depot's server did not start on {address}: {said[-1] if said else 'it said nothing'}"
-                )
-            time.sleep(0.02)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=START_S)
+        if done.returncode != 0:
+            said = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+            raise LlmprovError(f"the depot's server could not listen on {address}: {said}: correct depot_address")
 
 
 def started(process: int) -> str:

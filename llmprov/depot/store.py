@@ -65,8 +65,8 @@ class Store:
             if found != artifact.sha256:
                 partial.unlink()
                 raise LlmprovError(
-                    f"{artifact.filename} has another content than declared: sha256 {found} where {artifact.sha256} was "
-                    f"expected, from {download.without_secrets(artifact.url)}; nothing was installed from it"
+                    f"{artifact.filename} has another content than declared: sha256 {found} where {artifact.sha256} "
+                    f"was expected, from {download.without_secrets(artifact.url)}; nothing was installed from it"
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.chmod(0o444)

@@ -153,8 +153,8 @@ def _wheel(package: dict[str, Any], tags: dict[Tag, int], target: Target) -> Art
             ranked.append((min(ranks), filename, url, wheel))
     if not ranked:
         raise LlmprovError(
-            f"{name} {version} has no wheel for Python {target.minor} on {target.architecture} with glibc {target.glibc}: "
-            "choose another version, or put a wheel of it into a folder that pip's find-links names"
+            f"{name} {version} has no wheel for Python {target.minor} on {target.architecture} with glibc "
+            f"{target.glibc}: choose another version, or put a wheel of it into a folder that pip's find-links names"
         )
     _, filename, url, wheel = min(ranked, key=lambda row: row[:2])
     digest = wheel.get("hashes", {}).get("sha256")

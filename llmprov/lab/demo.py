@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llmprov.errors import LabUnsupported, LlmprovError
 from llmprov.lab import Fleet
+from llmprov.lab.conda import installer_is_reachable
 from llmprov.model import PytorchVars
 
 PREFIX, NETWORK, HOSTS = "demo", "10.77.16.0/24", 3
@@ -58,9 +59,9 @@ def torch_variables() -> list[str]:
     return ["pytorch_variant=any", "pytorch_index_url="]
 
 
-def provision(inventory: Path) -> int:
+def provision(inventory: Path, *more: str) -> int:
     """Run `llmprov provision` as a user would, and return its exit code."""
-    variables = [word for value in torch_variables() for word in ("-e", value)]
+    variables = [word for value in [*torch_variables(), *more] for word in ("-e", value)]
     argv = ["provision", "-i", str(inventory), "-e", "@inventory/demo-vars.yml", *variables]
     say("llmprov " + " ".join(argv))
     return subprocess.run([str(Path(sys.executable).parent / "llmprov"), *argv], check=False).returncode
@@ -70,11 +71,22 @@ def in_lab() -> int:
     """Three hosts of a lab."""
     fleet = Fleet(PREFIX)
     say(f"llmprov lab up -n {HOSTS} --prefix {PREFIX} --network {NETWORK}")
-    for host in fleet.up(HOSTS, address_range=NETWORK):
+    for host in fleet.up(HOSTS, address_range=NETWORK, say=say):
         say(f"{host.name} at {host.address} is {host.state}, Debian {host.release}")
+    if "standin" in fleet.inventory.read_text("utf-8"):
+        say("no conda installer can be reached from here: the hosts get the lab's stand-in for conda (docs/conda.md)")
     code = provision(fleet.inventory)
     say(f"look around: .venv/bin/llmprov lab ssh {PREFIX}1 --prefix {PREFIX}; take it down: make demo-down")
     return code
+
+
+def manager_here() -> str:
+    """What makes the environment on this machine itself: conda where its installer can be had, else uv."""
+    if installer_is_reachable():
+        say("the environment is made by conda, whose installer can be reached from here")
+        return "conda"
+    say("no conda installer can be reached from here, so the environment is a virtual one, made by uv")
+    return "venv"
 
 
 def main() -> int:
@@ -89,7 +101,7 @@ def main() -> int:
     except LlmprovError as error:
         sys.stderr.write(f"demo: {error}\n")
         return error.exit_code
-    return provision(Path("inventory/localhost.yml"))
+    return provision(Path("inventory/localhost.yml"), f"llm_env_manager={manager_here()}")
 
 
 if __name__ == "__main__":

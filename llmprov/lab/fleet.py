@@ -256,7 +256,7 @@ class Fleet:
         }
         text = "# Written by `llmprov lab up`; any Ansible command can use it with -i.\n"
         if kit:
-            text += "# No conda installer can be reached from this machine: these hosts get the lab's stand-in for it.\n"
+            text += "# No conda installer can be reached from this machine: hosts get the lab's stand-in for it.\n"
         self.inventory.write_text(text + yaml.safe_dump(inventory, sort_keys=False), encoding="utf-8")
 
     def ssh_command(self, name: str, command: tuple[str, ...] = ()) -> list[str]:

@@ -144,8 +144,8 @@ class EnvironmentVars(RoleVars):
     python: str = Field(
         "",
         pattern=PYTHON_VERSION,
-        description="Python version of the environment, such as `3.11`; empty takes the host's own python3 for a virtual "
-        "environment, and the newest that fits for a conda environment.",
+        description="Python version of the environment, such as `3.11`; empty takes the host's own python3 for a "
+        "virtual environment, and the newest that fits for a conda environment.",
         json_schema_extra=_shared("llm_python"),
     )
     packages: list[Package] = Field(
@@ -164,7 +164,8 @@ class EnvironmentVars(RoleVars):
     )
     variables: dict[VariableName, VariableValue] = Field(
         {},
-        description="Environment variables for the host's users, and for the payload; no secrets: every user reads them.",
+        description="Environment variables for the host's users, and for the payload; no secrets: every user reads "
+        "them.",
         json_schema_extra=_shared("llm_env_variables"),
     )
     on_path: bool = Field(
@@ -226,8 +227,8 @@ class MinicondaVars(RoleVars):
     )
     accept_terms: bool = Field(
         False,
-        description="Accept the terms of service of Anaconda's channels on behalf of the host's users; needed where one "
-        "is among the channels. Organisations of 200 people and more need a paid licence for them.",
+        description="Accept the terms of service of Anaconda's channels on behalf of the host's users; needed where "
+        "one is among the channels. Organisations of 200 people and more need a paid licence for them.",
     )
     init: bool = Field(
         False, description="Give the `conda` command, activate included, to every user's shell at login."
@@ -298,7 +299,7 @@ class PytorchVars(RoleVars):
     )
     source: Literal["wheel", "conda"] = Field(
         "wheel",
-        description="Where PyTorch comes from: its wheel, or the `pytorch` package of the environment's conda channels.",
+        description="Where PyTorch comes from: its wheel, or `pytorch` of the environment's conda channels.",
     )
 
 
@@ -450,7 +451,7 @@ def shared_name(role: type[RoleVars], field: str) -> str | None:
 
 
 def role_default(role: type[RoleVars], name: str) -> Any:
-    """What the role's `defaults/main.yml` says of a variable: its default, or a template that looks at the shared one."""
+    """What the role's `defaults/main.yml` says of a variable: its default, or a template that asks the shared one."""
     default, shared = role.model_fields[name].default, shared_name(role, name)
     if isinstance(default, SecretStr):
         return default.get_secret_value()

@@ -1,7 +1,7 @@
 """Transformers proven, not imported: a tiny BLOOM-style model is trained by its Trainer and generates text.
 
-Nothing is fetched: the tokenizer is trained here on made text, the model starts from a random configuration, and the hub
-is switched off. The loss must fall, and the trained model must go on with text it has seen.
+Nothing is fetched: the tokenizer is trained here on made text, the model starts from a random configuration, and the
+hub is switched off. The loss must fall, and the trained model must go on with text it has seen.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def tokenizer_of(lines: List[str]) -> Any:
 
 
 def train(torch: Any, folder: str) -> Dict[str, Any]:
-    """Train, and return `first` and `last` loss in nats, `tokens_per_s`, `train_s`, and the `text` that it generates."""
+    """Train, and return `first` and `last` loss in nats, `tokens_per_s`, `train_s`, and the `text` it generates."""
     from transformers import BloomConfig, BloomForCausalLM, Trainer, TrainingArguments, set_seed
 
     set_seed(SEED)

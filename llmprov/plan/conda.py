@@ -147,7 +147,7 @@ def needs_installer(wanted: MinicondaVars, there: CondaPrefix) -> bool:
 
 
 def conda_version(installer_name: str) -> str | None:
-    """The conda version that an installer brings: 26.5.3 for `Miniconda3-py313_26.5.3-1`; None where it does not say."""
+    """The conda version that an installer brings: 26.5.3 for `Miniconda3-py313_26.5.3-1`; None if it does not say."""
     if installer_name.startswith("Anaconda3"):
         return None
     match = CONDA_VERSION.search(installer_name)
@@ -169,8 +169,8 @@ def settings_differ(wanted: MinicondaVars, there: CondaPrefix) -> str:
 def condarc(wanted: MinicondaVars) -> dict[str, Any]:
     """The prefix's own .condarc.
 
-    `default_channels` is empty so that nothing falls back to Anaconda's; notices are off because conda asks for them with
-    every call, minutes long where there is no way out.
+    `default_channels` is empty so that nothing falls back to Anaconda's; notices are off because conda asks for them
+    with every call, minutes long where there is no way out.
     """
     defaults = channel_urls("defaults") if "defaults" in wanted.channels else []
     return {

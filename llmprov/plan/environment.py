@@ -16,9 +16,9 @@ from llmprov.model import Action, Environment, EnvironmentSpec, Kind, Observatio
 class Change(IntEnum):
     """How an environment is brought to its declaration, the mildest that does it; a higher one does the lower's work.
 
-    What only adds wheels is done in place: uv fetches and checks everything before it touches the environment, and the
-    programs that run from it go on. All else builds a successor beside it and switches, so that a failure or a power cut
-    leaves the old one in use.
+    Adding wheels is done in place: uv checks everything before it touches the environment, and the programs that
+    run from it go on. All else builds a successor beside it and switches, so that a failure or a power cut leaves the
+    old one in use.
     """
 
     NONE = 0

@@ -112,7 +112,12 @@ def files(desired: Desired) -> dict[str, Any]:
         }
         for path in kernels_of(desired)
     }
-    return {"kernels": kernels, "unit": unit(desired.jupyter, variables_of(desired)), "folder": kernel_folder(desired.jupyter.kernel_user)}
+    wanted = desired.jupyter
+    return {
+        "kernels": kernels,
+        "unit": unit(wanted, variables_of(desired)),
+        "folder": kernel_folder(wanted.kernel_user),
+    }
 
 
 def unit(wanted: JupyterVars, variables: dict[str, str]) -> str:

@@ -125,9 +125,9 @@ def _folder_of(files: dict[str, Path]) -> Iterator[str]:
 def _forward(connection: Any, shared: Session, port: int) -> Iterator[int | None]:
     """A port on the host's loopback that leads to `port` here, over the SSH connection that Ansible holds open.
 
-    The host chooses the port: with a fixed one, a second run would silently get the first one's depot. Names for the same
-    host share its connection, and so the forward: the last one to use it takes it down. None where the host forbids
-    forwarding, or no connection persists.
+    The host chooses the port: with a fixed one, a second run would silently get the first one's depot. Names for the
+    same host share its connection, and so the forward: the last one to use it takes it down. None where the host
+    forbids forwarding, or no connection persists.
     """
     spec = f"127.0.0.1:0:127.0.0.1:{port}"
     name = f"{connection.host}-{connection.get_option('port')}-{connection.get_option('remote_user')}"

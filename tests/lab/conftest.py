@@ -22,7 +22,20 @@ from tests.conftest import LLMPROV
 SHARED_RANGE, FRESH_RANGE = "10.77.32.0/24", "10.77.33.0/24"
 
 #: What every test provisions: the CPU build from the machine's own indexes, and one small package.
-VARIABLES: dict[str, Any] = {"pytorch_variant": "cpu", "pytorch_index_url": "", "venv_packages": ["pyyaml>=6"]}
+VARIABLES: dict[str, Any] = {
+    "llm_env_manager": "venv",
+    "pytorch_variant": "cpu",
+    "pytorch_index_url": "",
+    "llm_packages": ["pyyaml>=6"],
+}
+
+#: What the hosts with conda get: a wheel beside conda packages, two of them of the channel's own.
+CONDA: dict[str, Any] = {
+    "llm_env_manager": "conda",
+    "llm_python": "3.11",
+    "llm_profiles": ["llm"],
+    "conda_env_conda_packages": ["six=1.16"],
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -124,6 +137,25 @@ def provisioned(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 hosts: 2 pass" in done.stdout
+    return lab
+
+
+@pytest.fixture(scope="session")
+def conda_lab(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """A bookworm and a trixie host with conda, provisioned once, under conditions that conda is known to fall over.
+
+    On test4 whatever root does comes under umask 077; on test5 root's own .condarc is no YAML.
+    """
+    lab.fleet.up(4, address_range=SHARED_RANGE)
+    lab.fleet.up(5, release="trixie", address_range=SHARED_RANGE)
+    lab.sh("test4", "echo 'Defaults umask=0077, umask_override' > /etc/sudoers.d/umask")
+    lab.sh("test5", "echo 'channels: [unclosed' > /root/.condarc")
+    folder = tmp_path_factory.mktemp("conda")
+    inventory = lab.inventory(folder / "hosts.yml", lab.of("test4", "test5"), **CONDA)
+    done = subprocess.run(
+        [LLMPROV, "provision", "-i", str(inventory)], cwd=folder, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     return lab
 
 

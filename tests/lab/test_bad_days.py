@@ -113,7 +113,7 @@ def test_a_package_without_its_init_is_no_package(provisioned, llmprov, inventor
 
 def test_a_wrong_variable_of_one_host_stops_the_run_before_any_other_is_changed(provisioned, llmprov, tmp_path):
     address = provisioned.of("test3")["test3"]
-    hosts = {"good": address, "bad": {**address, "venv_packages": "not a list"}}
+    hosts = {"good": address, "bad": {**address, "llm_packages": "not a list"}}
     ran = llmprov("provision", provisioned.inventory(tmp_path / "hosts.yml", hosts))
     assert ran.code == 2
     assert "host bad: variable `venv_packages`" in ran.err

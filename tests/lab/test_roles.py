@@ -98,11 +98,11 @@ def test_what_was_mended_works(llmprov, theirs):
 
 def test_a_declaration_that_changes_changes_the_environment(provisioned, llmprov, cli, theirs):
     versions = f"ls {ENV}/lib/python3.11/site-packages | grep -i -E '^(idna|pyyaml).*dist-info' | sort"
-    wanted = {"venv_packages": ["pyyaml>=6", "idna==3.9"]}
+    wanted = {"llm_packages": ["pyyaml>=6", "idna==3.9"]}
     assert plan_of(llmprov, theirs, **wanted) == ["venv"]
     assert llmprov("provision", theirs.inventory, "--no-verify", "-e", json.dumps(wanted)).code == 0
     assert "idna-3.9.dist-info" in provisioned.sh("test2", versions)
-    wanted = {"venv_packages": ["pyyaml>=6", "idna==3.10"]}
+    wanted = {"llm_packages": ["pyyaml>=6", "idna==3.10"]}
     done = cli("provision", "-i", str(theirs.inventory), "--no-verify", "--diff", "-e", json.dumps(wanted))
     assert done.returncode == 0
     assert "-idna==3.9" in done.stderr
@@ -116,7 +116,7 @@ def test_a_declaration_that_changes_changes_the_environment(provisioned, llmprov
 def test_absent_leaves_the_file_tree_as_before(provisioned, llmprov, theirs):
     other = "/srv/other env"
     before = provisioned.sh("test2", "find /srv /opt -path '*/cache' -prune -o -print | sort")
-    extra = ["-e", json.dumps({"venv_path": other, "pytorch_state": "absent", "venv_packages": ["idna"]})]
+    extra = ["-e", json.dumps({"venv_path": other, "pytorch_state": "absent", "llm_packages": ["idna"]})]
     assert llmprov("provision", theirs.inventory, "--no-verify", *extra).code == 0
     assert "idna" in provisioned.sh("test2", f"ls '{other}'/lib/python3*/site-packages")
     ran = llmprov("provision", theirs.inventory, "--no-verify", *extra, "-e", "venv_state=absent")

@@ -30,4 +30,7 @@ def test_every_variable_of_a_worked_inventory_is_a_known_one(name, hosts):
 
 def test_what_the_demo_declares_is_known():
     variables = yaml.safe_load((ROOT / "inventory/demo-vars.yml").read_text("utf-8"))
-    assert desired_from({"conda_env_packages": variables["llm_packages"]}, {}).conda_env.packages == variables["llm_packages"]
+    assert (
+        desired_from({"conda_env_packages": variables["llm_packages"]}, {}).conda_env.packages
+        == variables["llm_packages"]
+    )

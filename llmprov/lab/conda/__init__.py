@@ -1,8 +1,8 @@
 """Conda for labs on machines that no conda channel can be reached from: real packages, and a stand-in installer.
 
 The packages are Debian's Python and wheels, repacked in conda's own format; the stand-in looks to a role like the
-Miniconda installer and leaves a `conda` that answers the calls in tests/fixtures/conda as the real one did. It proves what
-roles do, not that they work with the real conda; docs/conda.md says what was tried with which.
+Miniconda installer and leaves a `conda` that answers the calls in tests/fixtures/conda as the real one did. It proves
+what roles do, not that they work with the real conda; docs/conda.md says what was tried with which.
 
     package     one conda package: files in, archive out
     channel     the channel: which packages, and its index

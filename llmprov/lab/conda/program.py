@@ -1,8 +1,8 @@
 """The `conda` of the stand-in: runs on lab hosts, inside the stand-in's prefix, on py-rattler.
 
-It answers the calls in tests/fixtures/conda with the keys and exit codes recorded there, and falls into the same traps: it
-deletes an existing environment before it solves, looks at no digest of a `file://` package, and reads every configuration
-file it can find. Where a real conda would damage its package cache (two at once) it stops and says so.
+It answers the calls in tests/fixtures/conda with the keys and exit codes recorded there, and falls into the same
+traps: it deletes an existing environment before it solves, looks at no digest of a `file://` package, and reads every
+configuration file it can find. Where a real conda would damage its package cache (two at once) it stops and says so.
 """
 
 from __future__ import annotations

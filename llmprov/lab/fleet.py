@@ -120,8 +120,9 @@ class Fleet:
             for wanted_release in {host.release for host in record.hosts.values()}:
                 base.ensure_base(self.state / "base", wanted_release)
             network.ensure_network(self.prefix, ipaddress.IPv4Network(record.network), self.state)
+            kit = kit_where_needed(self.state / "conda", say)
             self._start(self.hosts())
-            self._write_inventory(kit_where_needed(self.state / "conda", say))
+            self._write_inventory(kit)
         return self.status()
 
     def _start(self, hosts: list[LabHost]) -> None:
@@ -154,7 +155,7 @@ class Fleet:
             base=base.base_path(self.state / "base", asked.release),
             directory=self.directory / "hosts" / name,
             cgroup=f"llmprov-lab-{self.prefix}/{name}",
-            binds=tuple(pip.local_directories()),
+            binds=(*pip.local_directories(), *([conda] if (conda := self.state / "conda").exists() else [])),
             gpus=tuple(asked.gpus),
             files={"etc/uv/uv.toml": pip.as_uv_toml()} if pip.has_settings else {},
         )

@@ -155,6 +155,8 @@ class Observation(HostRecord):
     uv_version: Text | None = None
     #: Whether llmprov put it there, and so may remove it.
     uv_ours: bool = False
+    #: The environments in the directory beside uv's, by path: as long as there are any, uv stays.
+    beside_uv: Annotated[list[Text], Field(max_length=1000)] = []
     disk: Disk | None = None
     memory_gb: Number | None = None
     cpu_count: int | None = None

@@ -33,11 +33,10 @@ def decide(desired: Desired, seen: Observation) -> Plan:
 def _actions(
     desired: Desired, environments: list[EnvironmentSpec], variant: str | None, seen: Observation
 ) -> list[Action]:
-    needs_uv = any(spec.state == "present" for spec in environments)
     return [
         host.plan_python(seen),
         conda.plan_conda(desired.miniconda, environments, seen),
-        environment.plan_uv(desired.venv.uv_version, desired.venv.uv_path, needs_uv, seen),
+        environment.plan_uv(desired.venv.uv_version, desired.venv.uv_path, environments, seen),
         *(environment.plan_environment(spec, seen.environment(spec.path)) for spec in environments),
         _pytorch(desired, environments, variant, seen),
         jupyter.plan_jupyter(desired, seen.jupyter),

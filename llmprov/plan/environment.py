@@ -93,9 +93,10 @@ def _name(requirement: str) -> str:
     return canonicalize_name(Requirement(requirement).name)
 
 
-def plan_uv(version: str, path: str, needed: bool, seen: Observation) -> Action:
+def plan_uv(version: str, path: str, environments: list[EnvironmentSpec], seen: Observation) -> Action:
     """The tool that installs wheels; a host without any environment needs none."""
-    if not needed and seen.uv_ours:
+    needed = any(spec.state == "present" for spec in environments)
+    if not needed and seen.uv_ours and not set(seen.beside_uv) - {spec.path for spec in environments}:
         return Action(component="uv", kind=Kind.REMOVE, before=seen.uv_version, why="no environment needs it")
     if not needed or seen.uv_version == version:
         return Action(component="uv", kind=Kind.NONE, before=seen.uv_version, after=seen.uv_version)

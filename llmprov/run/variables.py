@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from llmprov.errors import UsageError
 from llmprov.model import ROLES, SITE, Desired, MinicondaVars
-from llmprov.model.desired import SHARED, role_default, variable_names
+from llmprov.model.desired import SHARED, role_default, shared_name, variable_names
 
 PREFIXES = tuple(f"{role.role}_" for role in (*ROLES, *SITE))
 
@@ -48,11 +48,18 @@ def desired_from(values: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Des
         return Desired.model_validate(by_role)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"][:2])
+        name = _as_set("_".join(str(part) for part in first["loc"][:2]), task_vars)
         item = f" (item {first['loc'][2]})" if len(first["loc"]) > 2 else ""
         reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
         given = "" if first["msg"].startswith("Value error") else f", and is {first['input']!r}"
         raise UsageError(f"variable `{name}`{item}{origin(task_vars.get(name))} is wrong: {reason}{given}") from None
+
+
+def _as_set(name: str, task_vars: Mapping[str, Any]) -> str:
+    """The variable that a value came from: the shared one, where the role's own was not set."""
+    role = variable_names().get(name)
+    shared = shared_name(role, name.removeprefix(f"{role.role}_")) if role else None
+    return shared if shared in task_vars and shared and name not in task_vars else name
 
 
 def _refuse_the_other_managers(values: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:

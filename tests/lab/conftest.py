@@ -19,7 +19,7 @@ from llmprov.lab.machine import require_lab_support
 from tests.conftest import LLMPROV
 
 #: Ranges of their own, so that a lab of the user's stays as it is.
-SHARED_RANGE, FRESH_RANGE = "10.77.32.0/24", "10.77.33.0/24"
+SHARED_RANGE, FRESH_RANGE, CONDA_RANGE = "10.77.32.0/24", "10.77.33.0/24", "10.77.34.0/24"
 
 #: What every test provisions: the CPU build from the machine's own indexes, and one small package.
 VARIABLES: dict[str, Any] = {
@@ -141,22 +141,28 @@ def provisioned(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def conda_lab(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+def conda_lab(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A bookworm and a trixie host with conda, provisioned once, under conditions that conda is known to fall over.
 
-    On test4 whatever root does comes under umask 077; on test5 root's own .condarc is no YAML.
+    On conda1 whatever root does comes under umask 077; on conda2 root's own .condarc is no YAML.
     """
-    lab.fleet.up(4, address_range=SHARED_RANGE)
-    lab.fleet.up(5, release="trixie", address_range=SHARED_RANGE)
-    lab.sh("test4", "echo 'Defaults umask=0077, umask_override' > /etc/sudoers.d/umask")
-    lab.sh("test5", "echo 'channels: [unclosed' > /root/.condarc")
-    folder = tmp_path_factory.mktemp("conda")
-    inventory = lab.inventory(folder / "hosts.yml", lab.of("test4", "test5"), **CONDA)
-    done = subprocess.run(
-        [LLMPROV, "provision", "-i", str(inventory)], cwd=folder, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return lab
+    fleet = Fleet("conda")
+    fleet.down(keep_base=True)
+    try:
+        fleet.up(1, address_range=CONDA_RANGE)
+        fleet.up(2, release="trixie")
+        hosts = Lab(fleet)
+        hosts.sh("conda1", "echo 'Defaults umask=0077, umask_override' > /etc/sudoers.d/umask")
+        hosts.sh("conda2", "echo 'channels: [unclosed' > /root/.condarc")
+        folder = tmp_path_factory.mktemp("conda")
+        inventory = hosts.inventory(folder / "hosts.yml", hosts.of("conda1", "conda2"), **CONDA)
+        done = subprocess.run(
+            [LLMPROV, "provision", "-i", str(inventory)], cwd=folder, capture_output=True, text=True, timeout=400
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield hosts
+    finally:
+        fleet.down(keep_base=True)
 
 
 @pytest.fixture

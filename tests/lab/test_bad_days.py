@@ -116,7 +116,7 @@ def test_a_wrong_variable_of_one_host_stops_the_run_before_any_other_is_changed(
     hosts = {"good": address, "bad": {**address, "llm_packages": "not a list"}}
     ran = llmprov("provision", provisioned.inventory(tmp_path / "hosts.yml", hosts))
     assert ran.code == 2
-    assert "host bad: variable `venv_packages`" in ran.err
+    assert "host bad: variable `llm_packages`" in ran.err
     assert "hosts.yml" in ran.err
     assert not list((tmp_path / "runs").iterdir())
     assert provisioned.sh("test3", "ls -d /opt/llmprov 2>/dev/null || true") == ""

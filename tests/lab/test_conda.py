@@ -45,71 +45,71 @@ def pending(row):
 
 
 def test_both_releases_have_the_channels_python_and_train_a_language_model(conda_lab, llmprov, inventory):
-    ran = llmprov("verify", inventory("test4", "test5"))
+    ran = llmprov("verify", inventory("conda1", "conda2"))
     assert ran.code == 0
-    for host in ("test4", "test5"):
+    for host in ("conda1", "conda2"):
         checks = {check["id"]: check for check in ran.row(host)["checks"]}
         assert checks["python.version"]["measured"].startswith("3.11.")
         assert checks["torch.version"]["measured"] == "2.13.0+cpu"
         assert checks["transformers.train"]["status"] == "pass"
         assert checks["transformers.generate"]["status"] == "pass"
         assert pending(ran.row(host)) == {}
-    assert conda_lab.sh("test5", "python3 --version").startswith("Python 3.13")
+    assert conda_lab.sh("conda2", "python3 --version").startswith("Python 3.13")
 
 
 def test_a_second_run_changes_nothing(llmprov, inventory):
-    ran = llmprov("provision", inventory("test4", "test5"), "--no-verify")
+    ran = llmprov("provision", inventory("conda1", "conda2"), "--no-verify")
     assert ran.code == 0
-    assert [ran.row(host)["converged"]["changed"] for host in ("test4", "test5")] == [[], []]
+    assert [ran.row(host)["converged"]["changed"] for host in ("conda1", "conda2")] == [[], []]
 
 
 def test_every_user_can_run_it(conda_lab):
-    assert conda_lab.sh("test4", f"{AS_USER} {PREFIX}/bin/conda --version").startswith("conda 26.")
-    assert "six" in conda_lab.sh("test4", f"{AS_USER} {PREFIX}/bin/conda list -p {ENV}")
+    assert conda_lab.sh("conda1", f"{AS_USER} {PREFIX}/bin/conda --version").startswith("conda 26.")
+    assert "six" in conda_lab.sh("conda1", f"{AS_USER} {PREFIX}/bin/conda list -p {ENV}")
     assert (
-        conda_lab.sh("test4", f"{AS_USER} {ENV}/bin/python -c 'import torch, six; print(six.__version__)'")
+        conda_lab.sh("conda1", f"{AS_USER} {ENV}/bin/python -c 'import torch, six; print(six.__version__)'")
         == "1.16.0\n"
     )
-    hidden = conda_lab.sh("test4", f"find {PREFIX} {ENV}/ ! -type l ! -perm -004 | head -n 5")
+    hidden = conda_lab.sh("conda1", f"find {PREFIX} {ENV}/ ! -type l ! -perm -004 | head -n 5")
     assert hidden == ""
 
 
 def test_the_prefix_is_set_up_for_every_user(conda_lab):
-    rc = yaml.safe_load(conda_lab.sh("test4", f"cat {PREFIX}/.condarc"))
+    rc = yaml.safe_load(conda_lab.sh("conda1", f"cat {PREFIX}/.condarc"))
     assert rc["default_channels"] == []
     assert rc["number_channel_notices"] == 0
     assert rc["channel_priority"] == "strict"
     assert rc["envs_dirs"] == ["/opt/llmprov/envs"]
-    assert conda_lab.sh("test4", "ls -A /root /home/admin | grep -c conda || true").strip() == "0"
-    assert conda_lab.sh("test4", "ls /etc/profile.d | grep -c conda || true").strip() == "0"
+    assert conda_lab.sh("conda1", "ls -A /root /home/admin | grep -c conda || true").strip() == "0"
+    assert conda_lab.sh("conda1", "ls /etc/profile.d | grep -c conda || true").strip() == "0"
 
 
 def test_nothing_on_a_host_names_the_tunnel_and_none_is_left(conda_lab):
-    listening = conda_lab.sh("test4", "ss -Hltn | grep -v ':22 ' || true")
+    listening = conda_lab.sh("conda1", "ss -Hltn | grep -v ':22 ' || true")
     assert listening == ""
     named = conda_lab.sh(
-        "test4", f"grep -rl 'http://127.0.0.1' {ENV}/conda-meta {PREFIX}/pkgs/urls.txt {ENV}/llmprov.json || true"
+        "conda1", f"grep -rl 'http://127.0.0.1' {ENV}/conda-meta {PREFIX}/pkgs/urls.txt {ENV}/llmprov.json || true"
     )
     assert named == ""
-    assert conda_lab.sh("test4", "ls -A /tmp | grep llmprov || true") == ""
+    assert conda_lab.sh("conda1", "ls -A /tmp | grep llmprov || true") == ""
 
 
 #: What is done behind the roles' backs -> the components whose plan must notice, and how.
 TAMPERING = [
     (
-        "test4",
+        "conda1",
         f"chmod -R go= {PREFIX}/lib {PREFIX}/bin; rm /opt/llmprov/bin/uv; "
         f"rm -r {ENV}/lib/python3.11/site-packages/pandas-*.dist-info",
         {"miniconda": "repair", "uv": "install", "conda_env": "upgrade"},
     ),
     (
-        "test5",
+        "conda2",
         f"rm {PREFIX}/bin/conda; rm {ENV}/conda-meta/six-*.json",
         {"miniconda": "repair", "conda_env": "upgrade", "pytorch": "install"},
     ),
     # What a kill in the middle of `conda create` leaves.
     (
-        "test4",
+        "conda1",
         f"rm -r {ENV}/ ; rm {ENV}; mkdir -p {ENV}/conda-meta; echo 'channels: [defaults]' > {PREFIX}/.condarc",
         {"miniconda": "upgrade", "conda_env": "repair", "pytorch": "install"},
     ),
@@ -131,34 +131,34 @@ def test_what_is_changed_behind_the_roles_is_planned_and_mended(conda_lab, llmpr
 
 
 def test_a_failed_solve_leaves_the_working_environment(conda_lab, llmprov, inventory):
-    before = conda_lab.sh("test4", f"readlink {ENV}; cat {ENV}/llmprov.json")
+    before = conda_lab.sh("conda1", f"readlink {ENV}; cat {ENV}/llmprov.json")
     ran = llmprov(
-        "provision", inventory("test4", conda_env_conda_packages=["six=1.16", "nosuchpackage"]), "--no-verify"
+        "provision", inventory("conda1", conda_env_conda_packages=["six=1.16", "nosuchpackage"]), "--no-verify"
     )
     assert ran.code == 3
-    assert "nosuchpackage" in ran.row("test4")["summary"]
-    ran = llmprov("provision", inventory("test4", llm_packages=["nosuchdistribution-x"]), "--no-verify")
+    assert "nosuchpackage" in ran.row("conda1")["summary"]
+    ran = llmprov("provision", inventory("conda1", llm_packages=["nosuchdistribution-x"]), "--no-verify")
     assert ran.code == 3
-    assert "nosuchdistribution-x" in ran.row("test4")["summary"]
-    assert conda_lab.sh("test4", f"readlink {ENV}; cat {ENV}/llmprov.json") == before
-    assert conda_lab.sh("test4", "ls -A /opt/llmprov/envs/.llmprov").split() == [before.splitlines()[0].split("/")[1]]
+    assert "nosuchdistribution-x" in ran.row("conda1")["summary"]
+    assert conda_lab.sh("conda1", f"readlink {ENV}; cat {ENV}/llmprov.json") == before
+    assert conda_lab.sh("conda1", "ls -A /opt/llmprov/envs/.llmprov").split() == [before.splitlines()[0].split("/")[1]]
 
 
 def test_what_users_added_is_taken_along(conda_lab, llmprov, inventory):
-    conda_lab.sh("test5", f"HOME=/tmp/h {PREFIX}/bin/conda install -y -p {ENV} --json setuptools >&2")
+    conda_lab.sh("conda2", f"HOME=/tmp/h {PREFIX}/bin/conda install -y -p {ENV} --json setuptools >&2")
     conda_lab.sh(
-        "test5", f"UV_SYSTEM_CERTS=1 /opt/llmprov/bin/uv pip install -q --python {ENV}/bin/python iniconfig==2.1.0"
+        "conda2", f"UV_SYSTEM_CERTS=1 /opt/llmprov/bin/uv pip install -q --python {ENV}/bin/python iniconfig==2.1.0"
     )
-    assert pending(llmprov("plan", inventory("test5")).row("test5")) == {}
-    wanted = inventory("test5", conda_env_conda_packages=["six=1.17"])
+    assert pending(llmprov("plan", inventory("conda2")).row("conda2")) == {}
+    wanted = inventory("conda2", conda_env_conda_packages=["six=1.17"])
     assert llmprov("provision", wanted, "--no-verify").code == 0
     said = conda_lab.sh(
-        "test5", f"{ENV}/bin/python -c 'import six, iniconfig; print(six.__version__)'; ls {ENV}/conda-meta"
+        "conda2", f"{ENV}/bin/python -c 'import six, iniconfig; print(six.__version__)'; ls {ENV}/conda-meta"
     )
     assert said.startswith("1.17.0")
     assert "setuptools-" in said
-    assert "iniconfig" in conda_lab.sh("test5", f"ls {ENV}/lib/python3.11/site-packages")
-    assert llmprov("provision", inventory("test5"), "--no-verify").code == 0
+    assert "iniconfig" in conda_lab.sh("conda2", f"ls {ENV}/lib/python3.11/site-packages")
+    assert llmprov("provision", inventory("conda2"), "--no-verify").code == 0
 
 
 def test_a_changed_declaration_changes_the_environment_in_each_part(conda_lab, llmprov, inventory):
@@ -169,37 +169,37 @@ def test_a_changed_declaration_changes_the_environment_in_each_part(conda_lab, l
         "llm_profiles": ["llm", "course"],
         "llm_profile_definitions": {"course": {"packages": ["tomli-w"], "conda_packages": ["setuptools"]}},
     }
-    assert llmprov("provision", inventory("test5", **more), "--no-verify").code == 0
+    assert llmprov("provision", inventory("conda2", **more), "--no-verify").code == 0
     said = conda_lab.sh(
-        "test5", 'bash -lc \'which python; echo "$HF_HOME|$NOTE"; python -c "import tomli_w, setuptools"\''
+        "conda2", 'bash -lc \'which python; echo "$HF_HOME|$NOTE"; python -c "import tomli_w, setuptools"\''
     )
     assert said.splitlines() == [f"{ENV}/bin/python", "/srv/hf dir|it's $HOME"]
-    assert pending(llmprov("plan", inventory("test5", **more)).row("test5")) == {}
-    assert set(pending(llmprov("plan", inventory("test5")).row("test5"))) == {"conda_env", "pytorch"}
-    assert llmprov("provision", inventory("test5"), "--no-verify").code == 0
-    left = conda_lab.sh("test5", f"ls {ENV}/conda-meta {ENV}/lib/python3.11/site-packages /etc/profile.d")
+    assert pending(llmprov("plan", inventory("conda2", **more)).row("conda2")) == {}
+    assert set(pending(llmprov("plan", inventory("conda2")).row("conda2"))) == {"conda_env", "pytorch"}
+    assert llmprov("provision", inventory("conda2"), "--no-verify").code == 0
+    left = conda_lab.sh("conda2", f"ls {ENV}/lib/python3.11/site-packages; ls /etc/profile.d")
     assert "tomli_w" not in left
-    assert "llmprov" not in left
+    assert "llmprov-" not in left
 
 
 def test_two_runs_on_one_host_take_turns(conda_lab, llmprov, tmp_path):
     """Two environments of one host, asked for at once under two names: the stand-in fails where two condas meet."""
-    address = conda_lab.host("test4").address
+    address = conda_lab.host("conda1").address
     hosts = {
         name: {"ansible_host": address, "llm_env_path": f"/srv/{name}/env", "pytorch_state": "absent"}
         for name in ("one", "two", "three")
     }
     variables = {**CONDA, "llm_profiles": [], "conda_env_conda_packages": ["numpy", "six"]}
     inventory = conda_lab.inventory(tmp_path / "hosts.yml", hosts, **variables, llm_packages=[])
-    conda_lab.sh("test4", f"rm -rf {PREFIX}/pkgs/numpy-* {PREFIX}/pkgs/six-* {PREFIX}/pkgs/python-*")
+    conda_lab.sh("conda1", f"rm -rf {PREFIX}/pkgs/numpy-* {PREFIX}/pkgs/six-* {PREFIX}/pkgs/python-*")
     ran = llmprov("provision", inventory, "--no-verify")
     assert ran.code == 0
     for name in hosts:
-        assert conda_lab.sh("test4", f"/srv/{name}/env/bin/python -c 'import numpy; print(1)'") == "1\n"
-    assert conda_lab.sh("test4", "ss -Hltn | grep -v ':22 ' || true") == ""
+        assert conda_lab.sh("conda1", f"/srv/{name}/env/bin/python -c 'import numpy; print(1)'") == "1\n"
+    assert conda_lab.sh("conda1", "ss -Hltn | grep -v ':22 ' || true") == ""
     ran = llmprov("provision", inventory, "--no-verify", "-e", "conda_env_state=absent")
     assert ran.code == 0
-    assert conda_lab.sh("test4", "ls -A /srv/one /srv/two /srv/three").split() == [
+    assert conda_lab.sh("conda1", "ls -A /srv/one /srv/two /srv/three").split() == [
         "/srv/one:",
         "/srv/three:",
         "/srv/two:",
@@ -212,72 +212,72 @@ def test_what_conda_did_is_looked_at_and_not_believed(conda_lab, llmprov, invent
         f"for f in {PREFIX}/pkgs/six-1.17*.conda /opt/llmprov/depot/six-1.17*.conda; do rm -f $f; echo spoilt > $f; done; "
         f"rm -rf {PREFIX}/pkgs/six-1.17.0-pyhd8ed1ab_0"
     )
-    conda_lab.sh("test4", spoil)
-    assert llmprov("provision", inventory("test4", conda_env_conda_packages=["six=1.17"]), "--no-verify").code == 0
-    assert conda_lab.sh("test4", f"{ENV}/bin/python -c 'import six; print(six.__version__)'") == "1.17.0\n"
+    conda_lab.sh("conda1", spoil)
+    assert llmprov("provision", inventory("conda1", conda_env_conda_packages=["six=1.17"]), "--no-verify").code == 0
+    assert conda_lab.sh("conda1", f"{ENV}/bin/python -c 'import six; print(six.__version__)'") == "1.17.0\n"
     # And a conda that says it did, and did nothing.
     conda_lab.sh(
-        "test4",
+        "conda1",
         f"cp -a {PREFIX}/bin/conda /root/conda; printf '#!/bin/sh\\n[ $1 = --version ] && echo conda 26.7.1\\nexit 0\\n' > {PREFIX}/bin/conda",
     )
     try:
-        ran = llmprov("provision", inventory("test4"), "--no-verify")
+        ran = llmprov("provision", inventory("conda1"), "--no-verify")
         assert ran.code == 3
-        assert "conda did not link" in ran.row("test4")["summary"]
-        assert conda_lab.sh("test4", f"{ENV}/bin/python -c 'import six; print(six.__version__)'") == "1.17.0\n"
+        assert "conda did not link" in ran.row("conda1")["summary"]
+        assert conda_lab.sh("conda1", f"{ENV}/bin/python -c 'import six; print(six.__version__)'") == "1.17.0\n"
     finally:
-        conda_lab.sh("test4", f"rm {PREFIX}/bin/conda; mv /root/conda {PREFIX}/bin/conda")
-    assert llmprov("provision", inventory("test4"), "--no-verify").code == 0
+        conda_lab.sh("conda1", f"rm {PREFIX}/bin/conda; mv /root/conda {PREFIX}/bin/conda")
+    assert llmprov("provision", inventory("conda1"), "--no-verify").code == 0
 
 
 def test_a_users_configuration_changes_nothing(conda_lab, llmprov, inventory):
-    conda_lab.sh("test4", "echo 'channels: [https://nowhere.invalid/channel]' > /root/.condarc; mkdir -p /etc/conda")
-    conda_lab.sh("test4", "echo 'channels: [https://nowhere.invalid/other]' > /etc/conda/.condarc")
+    conda_lab.sh("conda1", "echo 'channels: [https://nowhere.invalid/channel]' > /root/.condarc; mkdir -p /etc/conda")
+    conda_lab.sh("conda1", "echo 'channels: [https://nowhere.invalid/other]' > /etc/conda/.condarc")
     try:
-        assert llmprov("provision", inventory("test4", conda_env_conda_packages=["six"]), "--no-verify").code == 0
-        assert llmprov("provision", inventory("test4"), "--no-verify").code == 0
+        assert llmprov("provision", inventory("conda1", conda_env_conda_packages=["six"]), "--no-verify").code == 0
+        assert llmprov("provision", inventory("conda1"), "--no-verify").code == 0
     finally:
-        conda_lab.sh("test4", "rm -r /root/.condarc /etc/conda")
+        conda_lab.sh("conda1", "rm -r /root/.condarc /etc/conda")
 
 
 def test_a_host_that_loses_power_while_it_builds_keeps_its_environment(conda_lab, llmprov, inventory, tmp_path):
-    before = conda_lab.sh("test5", f"readlink {ENV}").strip()
-    wanted = inventory("test5", conda_env_conda_packages=["six=1.17"])
+    before = conda_lab.sh("conda2", f"readlink {ENV}").strip()
+    wanted = inventory("conda2", conda_env_conda_packages=["six=1.17"])
     argv = [LLMPROV, "provision", "-i", str(wanted), "--no-verify"]
-    host = conda_lab.host("test5")
+    host = conda_lab.host("conda2")
     with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         deadline = time.monotonic() + 90
         # Polling, with a deadline: the moment is when a successor is being built.
-        while len(conda_lab.sh("test5", "ls -A /opt/llmprov/envs/.llmprov").split()) < 2:
+        while len(conda_lab.sh("conda2", "ls -A /opt/llmprov/envs/.llmprov").split()) < 2:
             assert time.monotonic() < deadline
             assert run.poll() is None
             time.sleep(0.05)
         host.stop()
         assert run.wait(timeout=120) in (3, 4)
-    conda_lab.fleet.restart("test5")
-    assert conda_lab.sh("test5", f"readlink {ENV}").strip() == before
-    assert conda_lab.sh("test5", f"{ENV}/bin/python -c 'import torch, six; print(six.__version__)'") == "1.16.0\n"
+    conda_lab.fleet.restart("conda2")
+    assert conda_lab.sh("conda2", f"readlink {ENV}").strip() == before
+    assert conda_lab.sh("conda2", f"{ENV}/bin/python -c 'import torch, six; print(six.__version__)'") == "1.16.0\n"
     assert llmprov("provision", wanted, "--no-verify").code == 0
-    assert len(conda_lab.sh("test5", "ls -A /opt/llmprov/envs/.llmprov").split()) == 1
-    assert llmprov("provision", inventory("test5"), "--no-verify").code == 0
+    assert len(conda_lab.sh("conda2", "ls -A /opt/llmprov/envs/.llmprov").split()) == 1
+    assert llmprov("provision", inventory("conda2"), "--no-verify").code == 0
 
 
 def test_an_environment_in_use_is_kept_until_its_programs_end(conda_lab, llmprov, inventory):
-    was = conda_lab.sh("test4", f"readlink {ENV}").strip().split("/")[1]
-    leader = str(conda_lab.host("test4").leader())
+    was = conda_lab.sh("conda1", f"readlink {ENV}").strip().split("/")[1]
+    leader = str(conda_lab.host("conda1").leader())
     script = f"exec {ENV}/bin/python -c 'import torch; print(1, flush=True); input()'"
     argv = ["nsenter", "--target", leader, "--all", "--", "sh", "-c", script]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as job:
         assert job.stdout is not None
         assert job.stdout.readline() == "1\n"
-        wanted = inventory("test4", conda_env_conda_packages=["six=1.17"])
+        wanted = inventory("conda1", conda_env_conda_packages=["six=1.17"])
         assert llmprov("provision", wanted, "--no-verify").code == 0
-        there = conda_lab.sh("test4", "ls -A /opt/llmprov/envs/.llmprov").split()
+        there = conda_lab.sh("conda1", "ls -A /opt/llmprov/envs/.llmprov").split()
         assert was in there
         assert len(there) == 2
         job.communicate("\n", timeout=30)
-    assert llmprov("provision", inventory("test4"), "--no-verify").code == 0
-    assert was not in conda_lab.sh("test4", "ls -A /opt/llmprov/envs/.llmprov").split()
+    assert llmprov("provision", inventory("conda1"), "--no-verify").code == 0
+    assert was not in conda_lab.sh("conda1", "ls -A /opt/llmprov/envs/.llmprov").split()
 
 
 ENVIRONMENT_YML = """\
@@ -342,14 +342,14 @@ def test_another_version_of_conda_goes_over_the_old_one_and_back(conda_lab, llmp
 
     newer = ensure_kit(conda_lab.fleet.state / "conda", version="26.8.0").variables()
     newer.pop("miniconda_channels")  # another channel would be another environment
-    envs = conda_lab.sh("test5", f"readlink {ENV}")
+    envs = conda_lab.sh("conda2", f"readlink {ENV}")
     for variables, version in ((newer, "26.8.0"), ({}, "26.7.1")):
-        planned = llmprov("plan", inventory("test5", **variables))
-        assert pending(planned.row("test5")) == {"miniconda": "upgrade" if variables else "downgrade"}
-        assert llmprov("provision", inventory("test5", **variables), "--no-verify").code == 0
-        assert conda_lab.sh("test5", f"{PREFIX}/bin/conda --version") == f"conda {version}\n"
-    assert conda_lab.sh("test5", f"readlink {ENV}") == envs
-    records = conda_lab.sh("test5", f"ls {PREFIX}/conda-meta | grep -c '^conda-2'")
+        planned = llmprov("plan", inventory("conda2", **variables))
+        assert pending(planned.row("conda2")) == {"miniconda": "upgrade" if variables else "downgrade"}
+        assert llmprov("provision", inventory("conda2", **variables), "--no-verify").code == 0
+        assert conda_lab.sh("conda2", f"{PREFIX}/bin/conda --version") == f"conda {version}\n"
+    assert conda_lab.sh("conda2", f"readlink {ENV}") == envs
+    records = conda_lab.sh("conda2", f"ls {PREFIX}/conda-meta | grep -c '^conda-2'")
     assert records.strip() == "1"
 
 
@@ -361,9 +361,9 @@ def test_the_stand_in_answers_as_the_real_conda_did(conda_lab):
 
     def call(words):
         script = f"cd /tmp; HOME=/tmp/standin {PREFIX}/bin/conda {words} 2>/tmp/standin.err; echo; echo rc=$?"
-        return conda_lab.sh("test4", script.replace("; echo; echo rc=$?", "; code=$?; echo; echo rc=$code"))
+        return conda_lab.sh("conda1", script.replace("; echo; echo rc=$?", "; code=$?; echo; echo rc=$code"))
 
-    conda_lab.sh("test4", "mkdir -p /tmp/standin")
+    conda_lab.sh("conda1", "mkdir -p /tmp/standin")
     try:
         for words, name, kind in (
             ("--version", "version.txt", "text"),
@@ -402,7 +402,7 @@ def test_the_stand_in_answers_as_the_real_conda_did(conda_lab):
                 lacking = keys(theirs, ours) if kind == "json" else set(ours) - set(theirs)
                 assert not lacking, (words, lacking)
     finally:
-        conda_lab.sh("test4", "rm -rf /tmp/standin /tmp/standin.err")
+        conda_lab.sh("conda1", "rm -rf /tmp/standin /tmp/standin.err")
 
 
 #: Keys that real conda has and no role reads.

@@ -28,7 +28,7 @@ NOTEBOOK = {
 
 @pytest.fixture
 def jupyter(conda_lab, llmprov, tmp_path):
-    """test4 with Jupyter; the environment is given back without it."""
+    """conda1 with Jupyter; the environment is given back without it."""
     from tests.lab.conftest import CONDA
 
     variables = {
@@ -39,12 +39,12 @@ def jupyter(conda_lab, llmprov, tmp_path):
         "jupyter_token": TOKEN,
         "llm_env_variables": {"COURSE": '100% "done"'},
     }
-    inventory = conda_lab.inventory(tmp_path / "jupyter.yml", conda_lab.of("test4"), **variables)
+    inventory = conda_lab.inventory(tmp_path / "jupyter.yml", conda_lab.of("conda1"), **variables)
     yield inventory
-    plain = conda_lab.inventory(tmp_path / "plain.yml", conda_lab.of("test4"), **CONDA)
+    plain = conda_lab.inventory(tmp_path / "plain.yml", conda_lab.of("conda1"), **CONDA)
     assert llmprov("provision", plain, "--no-verify").code == 0
     left = conda_lab.sh(
-        "test4",
+        "conda1",
         "ls /usr/local/share/jupyter/kernels /etc/llmprov /etc/systemd/system 2>/dev/null | grep -c llm || true",
     )
     assert left.strip() == "0"
@@ -53,11 +53,11 @@ def jupyter(conda_lab, llmprov, tmp_path):
 def test_a_notebook_runs_through_a_kernel_and_the_service_answers_to_its_token_alone(
     conda_lab, llmprov, jupyter, tmp_path
 ):
-    sh = lambda script: conda_lab.sh("test4", script)  # noqa: E731
+    sh = lambda script: conda_lab.sh("conda1", script)  # noqa: E731
     ran = llmprov("provision", jupyter)
     assert ran.code == 0
     again = llmprov("provision", jupyter, "--no-verify")
-    assert again.row("test4")["converged"]["changed"] == []
+    assert again.row("conda1")["converged"]["changed"] == []
     # Another user of the host runs a notebook through the registered kernel.
     leader = f"cat > /tmp/in.ipynb <<'END'\n{json.dumps(NOTEBOOK)}\nEND\n"
     run = f"cd /tmp && sudo -u nobody env HOME=/tmp/nb {ENV}/bin/jupyter nbconvert --to notebook --execute --stdout in.ipynb 2>/tmp/nb.err || cat /tmp/nb.err"
@@ -88,7 +88,7 @@ def test_a_notebook_runs_through_a_kernel_and_the_service_answers_to_its_token_a
         "systemctl stop llmprov-jupyter; mkdir -p /usr/local/share/jupyter/kernels/own; echo '{}' > /usr/local/share/jupyter/kernels/own/kernel.json"
     )
     planned = llmprov("plan", jupyter)
-    assert [a["component"] for a in planned.row("test4")["plan"]["actions"] if a["kind"] != "none"] == ["jupyter"]
+    assert [a["component"] for a in planned.row("conda1")["plan"]["actions"] if a["kind"] != "none"] == ["jupyter"]
     assert llmprov("provision", jupyter, "--no-verify").code == 0
     assert sh("systemctl is-active llmprov-jupyter; ls /usr/local/share/jupyter/kernels").split() == [
         "active",

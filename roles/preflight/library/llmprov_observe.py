@@ -234,6 +234,11 @@ def memory_gb():
     return round(int(match.group(1)) * 1024 / 1e9, 3) if match else None
 
 
+def beside_uv(uv_path):
+    folder = os.path.dirname(os.path.dirname(uv_path)) + "/envs"
+    return sorted(glob.glob(glob.escape(folder) + "/*")) if uv_path else []
+
+
 def observe(env_paths, conda_prefix_path, uv_path, kernel_folders):
     uv = run(uv_path, "--version").split() if uv_path else []
     return {
@@ -248,6 +253,7 @@ def observe(env_paths, conda_prefix_path, uv_path, kernel_folders):
         "environments": [environment(p) for p in env_paths],
         "uv_version": uv[1] if len(uv) > 1 else None,
         "uv_ours": os.path.exists(os.path.join(os.path.dirname(uv_path), ".llmprov-" + os.path.basename(uv_path))),
+        "beside_uv": beside_uv(uv_path),
         "disk": disk(env_paths[0] if env_paths else "/"),
         "memory_gb": memory_gb(),
         "cpu_count": os.cpu_count(),

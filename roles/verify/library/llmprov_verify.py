@@ -98,6 +98,8 @@ def main():
         },
         supports_check_mode=True,
     )
+    # Python keeps compiled files beside the modules: for every user of the host, whatever root's umask is.
+    os.umask(0o022)
     if not os.access(module.params["python"], os.X_OK):
         module.exit_json(changed=False, exit_code=None, document="", stderr="")
     with tempfile.TemporaryDirectory(prefix="llmprov-", dir=module.tmpdir) as folder:

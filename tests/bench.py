@@ -1,7 +1,8 @@
 """`make bench`: timings as ratios within one run, on eight lab hosts with cold SSH.
 
-Prints (a) the floor, (b) a no-op provision, (c) tasks a host, (d) an environment against bare uv, and the wrapper's
-memory. Nothing here is an assertion: figures depend on the machine, ratios less so.
+Prints (a) the floor, (b) a no-op provision, (c) tasks a host, (d) an environment against bare uv, (e) the wrapper's
+memory, (f) bare hosts to conda and torch against pip on each host and against copying the same bytes, (g) bytes fetched
+from outside for one host and for all. Nothing here is an assertion: figures depend on the machine, ratios less so.
 """
 
 from __future__ import annotations
@@ -22,11 +23,19 @@ from typing import Any
 
 import yaml
 
+from llmprov.depot.pip_config import PipConfig
 from llmprov.lab import Fleet
 from tests.conftest import LLMPROV
 
 HOSTS, ALIASES, REPEATS = 8, 200, 5
-VARIABLES = {"pytorch_variant": "cpu", "pytorch_index_url": "", "venv_packages": ["numpy>=2,<3", "pyyaml>=6"]}
+RANGE = "10.77.48.0/24"
+VARIABLES = {
+    "llm_env_manager": "venv",
+    "pytorch_variant": "cpu",
+    "pytorch_index_url": "",
+    "llm_packages": ["numpy>=2,<3", "pyyaml>=6"],
+}
+CONDA = {"llm_env_manager": "conda", "llm_python": "3.11"}
 PACKAGES = ["numpy>=2,<3", "pyyaml>=6", "torch==2.13.0+cpu"]
 ENV, UV, CACHE = "/opt/llmprov/envs/llm", "/opt/llmprov/bin/uv", "/opt/llmprov/cache"
 
@@ -62,12 +71,11 @@ class Bench:
         path.write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": {**own, **VARIABLES, **variables}}}))
         return path
 
-    def provision(self, inventory: Path, *argv: str) -> Path:
+    def provision(self, inventory: Path, *argv: str, **variables: str) -> Path:
         """Run provision in a directory of its own and return its run directory."""
         place = Path(tempfile.mkdtemp(dir=self.folder))
-        done = subprocess.run(
-            [LLMPROV, "provision", "-i", str(inventory), *argv], cwd=place, env=cold(), capture_output=True, text=True
-        )
+        command = [LLMPROV, "provision", "-i", str(inventory), *argv]
+        done = subprocess.run(command, cwd=place, env=cold() | variables, capture_output=True, text=True)
         if done.returncode != 0:
             raise SystemExit(f"provision ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         (run,) = (place / "runs").iterdir()
@@ -107,13 +115,49 @@ class Bench:
     def role_s(self, warm: bool) -> tuple[float, float]:
         """Seconds of the tasks that build the environment, and of the whole provision around them."""
         host = self.fleet.host(self.names[0])
-        host.execute("sh", "-c", f"rm -rf {ENV}" + ("" if warm else f" {CACHE}"))
+        host.execute("sh", "-c", f"rm -rf {ENV}" + ("" if warm else f" {CACHE} /opt/llmprov/depot"))
         inventory = self.inventory("one.yml", self.names[:1])
         runs: list[Path] = []
         wall = timed(lambda: runs.append(self.provision(inventory, "--no-verify")))
         events = map(json.loads, (runs[0] / "events.jsonl").read_text().splitlines())
         building = [e.get("duration_s", 0.0) for e in events if "Python and packages" in e.get("task", "")]
         return sum(building), wall
+
+    # -- (f), (g) --------------------------------------------------------------------------------------------
+
+    def bare(self) -> None:
+        """All hosts as they were before anything was done to them."""
+        self.fleet.down(keep_base=True)
+        self.fleet.up(HOSTS, address_range=RANGE)
+
+    def everywhere(self, script: str) -> float:
+        """Seconds of a script on every host at once."""
+        hosts = self.fleet.hosts()
+        with concurrent.futures.ThreadPoolExecutor(len(hosts)) as pool:
+            return timed(lambda: list(pool.map(lambda host: host.execute("sh", "-c", script), hosts)))
+
+    def pip_on_each_s(self) -> tuple[float, float]:
+        """Seconds of installing Python and pip by apt, and of pip installing the same packages, on every host."""
+        apt = "apt-get -qq update && apt-get -qq -y install --no-install-recommends python3 python3-venv"
+        prepared = self.everywhere(f"export DEBIAN_FRONTEND=noninteractive; ({apt}) >/dev/null 2>&1")
+        quoted = " ".join(f"'{package}'" for package in PACKAGES)
+        indexes = pip_options()
+        install = f"python3 -m venv /opt/bare && /opt/bare/bin/pip install -q {indexes} {quoted}"
+        return prepared, self.everywhere(install)
+
+    def copying_s(self, store: Path) -> tuple[float, int]:
+        """Seconds of copying what the hosts were given to every host by ssh, and its bytes a host."""
+        files = [path for path in (store / "sha256").rglob("*") if path.is_file()]
+        total = sum(path.stat().st_size for path in files)
+        pack = ["tar", "-C", str(store), "-cf", "-", "sha256"]
+
+        def copy(name: str) -> None:
+            with subprocess.Popen(pack, stdout=subprocess.PIPE) as tar:
+                argv = self.fleet.ssh_command(name, ("cat > /tmp/all.tar",))
+                subprocess.run(argv, stdin=tar.stdout, check=True)
+
+        with concurrent.futures.ThreadPoolExecutor(HOSTS) as pool:
+            return timed(lambda: list(pool.map(copy, self.names))), total
 
     # -- memory ----------------------------------------------------------------------------------------------
 
@@ -160,10 +204,44 @@ def report_environment(bench: Bench) -> None:
         )
 
 
+def pip_options() -> str:
+    """This machine's package indexes, as options for the pip of a host; their folders are mounted on lab hosts."""
+    pip = PipConfig.of_this_machine()
+    words = [f"--extra-index-url {url}" for url in pip.extra_index_urls] + [f"--find-links {p}" for p in pip.find_links]
+    return " ".join([*words, "--cert /etc/ssl/certs/ca-certificates.crt"])
+
+
+def stored_bytes(cache: Path) -> int:
+    return sum(path.stat().st_size for path in (cache / "llmprov/depot/sha256").rglob("*") if path.is_file())
+
+
+def report_conda(bench: Bench) -> None:
+    """(f) and (g): each measurement begins with bare hosts."""
+    one, all_of_them = (Path(tempfile.mkdtemp(dir=bench.folder)) for _ in range(2))
+    inventory = bench.inventory("conda.yml", bench.names, **CONDA)
+    bench.provision(inventory, "--no-verify", "--limit", bench.names[0], XDG_CACHE_HOME=str(one))
+    bench.bare()
+    bench.provision(inventory, "--no-verify", XDG_CACHE_HOME=str(all_of_them))
+    say(
+        f"(g) fetched from outside: {stored_bytes(one) / 1e6:.1f} MB for one host, "
+        f"{stored_bytes(all_of_them) / 1e6:.1f} MB for {HOSTS}; wanted equal"
+    )
+    bench.bare()
+    ours = timed(lambda: bench.provision(inventory, "--no-verify", XDG_CACHE_HOME=str(all_of_them)))
+    copying, size = bench.copying_s(all_of_them / "llmprov/depot")
+    bench.bare()
+    apt, pip = bench.pip_on_each_s()
+    say(
+        f"(f) {HOSTS} bare hosts to conda and torch, warm depot: {ours:.1f} s; (i) pip on each host {pip:.1f} s, with apt for "
+        f"its Python {apt + pip:.1f} s; (ii) copying the same {size / 1e6:.0f} MB to each {copying:.1f} s\n"
+        f"    = {ours / pip:.2f} x (i) (wanted 0.25 x), {ours / (apt + pip):.2f} x (i) with apt, {ours / copying:.2f} x (ii)"
+    )
+
+
 def main() -> None:
     fleet = Fleet("bench")
     try:
-        fleet.up(HOSTS, address_range="10.77.48.0/24")
+        fleet.up(HOSTS, address_range=RANGE)
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(fleet, Path(folder))
             full = bench.provision(bench.inventory("all.yml", bench.names))
@@ -171,6 +249,7 @@ def main() -> None:
             aliases = bench.inventory("aliases.yml", [f"alias{i:03}" for i in range(ALIASES)])
             say(f"(e) wrapper with {ALIASES} aliases: {bench.wrapper_peak_mb(aliases):.0f} MB; wanted under 150 MB")
             report_environment(bench)
+            report_conda(bench)
     finally:
         fleet.down()
 

@@ -37,7 +37,7 @@ def up(
 ) -> None:
     """Bring up hosts, each with its own systemd, sshd, apt and reboot. Safe to repeat."""
     fleet = Fleet(prefix)
-    _show(fleet.up(count, release, tuple(gpu), network), as_json)
+    _show(fleet.up(count, release, tuple(gpu), network, say=lambda text: sys.stderr.write(f"{text}\n")), as_json)
     if not as_json:
         _common.out().print(f"inventory: {fleet.inventory}", soft_wrap=True)
 

@@ -92,7 +92,7 @@ class Fleet:
         release: str = "bookworm",
         gpus: tuple[str, ...] = (),
         address_range: str | None = None,
-        say: Callable[[str], None] = lambda _: None,
+        say: Callable[[str], object] = lambda _: None,
     ) -> list[HostStatus]:
         """Bring up `count` hosts; hosts that are there stay as they are, stopped ones start again.
 

@@ -23,6 +23,7 @@ from llmprov.depot import session as sessions
 from llmprov.depot import wheels
 from llmprov.depot.store import GRACE_S, Store
 from llmprov.errors import LlmprovError
+from llmprov.knowledge import PROFILES
 from llmprov.model import Artifact
 
 CONTENT = bytes(range(256)) * 4000
@@ -278,3 +279,9 @@ def test_wheels_are_resolved_with_digests_and_keep_what_is_there(tmp_path):
 def test_a_name_that_no_index_has_is_one_sentence():
     with pytest.raises(LlmprovError, match=r"cannot be resolved for Python 3.11 on x86_64.*nosuchdistribution-x"):
         wheels.resolve(["nosuchdistribution-x"], TARGET)
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_every_profile_can_be_had_for_a_supported_python(profile):
+    found = {artifact.name for artifact in wheels.resolve(PROFILES[profile], TARGET)}
+    assert set(PROFILES[profile]) <= found

@@ -6,17 +6,23 @@ import json
 import math
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from llmprov.model import Verification, VerifyVars
-from llmprov.payload import classifier, packages, torch_build
+from llmprov.payload import classifier, language_model, packages, torch_build
 from llmprov.payload.__main__ import NOTHING_DECLARED
 from llmprov.run.payload_run import read, zipapp
 from tests.conftest import ROOT
 
+# At once: Ansible, which other tests bring into this process, patches sys.intern, and torch then refuses.
+with warnings.catch_warnings(action="ignore"):
+    import torch._dynamo  # noqa: F401
+
 ON_HOSTS = [*ROOT.glob("llmprov/payload/*.py"), *ROOT.glob("roles/*/library/*.py")]
+ON_HOSTS += ROOT.glob("roles/*/module_utils/*.py")
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +206,35 @@ def test_anything_but_a_sound_document_fails_the_host(answer, words):
     assert [check.status for check in verification.checks] == ["fail"]
     assert words in verification.checks[0].summary
     assert verification.checks[0].remedy
+
+
+# -- the language model; the real one is trained on lab hosts, where transformers is --------------------------------
+
+LEARNED = {"first": 5.0, "last": 0.9, "train_s": 1.0, "tokens_per_s": 9.0, "text": "the host trains a model ."}
+
+
+@pytest.mark.parametrize(
+    ("change", "failing"),
+    [
+        ({}, set()),
+        ({"last": 4.9}, {"transformers.train"}),
+        ({"last": math.nan}, {"transformers.train"}),
+        ({"first": math.nan}, {"transformers.train"}),
+        ({"text": "xx xx xx xx xx"}, {"transformers.generate"}),
+        ({"text": "the the the the the"}, {"transformers.generate"}),
+        ({"last": math.inf, "text": ""}, {"transformers.train", "transformers.generate"}),
+    ],
+)
+def test_a_language_model_that_does_not_learn_or_speak_is_seen(change, failing):
+    checks, figures = language_model.judge(LEARNED | change)
+    assert {check["id"] for check in checks if check["status"] != "pass"} == failing
+    assert {check["id"] for check in checks} == {"transformers.train", "transformers.generate"}
+    assert all(math.isfinite(figure["value"]) for figure in figures)
+    Verification.model_validate_json(
+        json.dumps({"payload_version": "1", "elapsed_s": 1.0, "checks": checks, "measurements": figures})
+    )
+
+
+def test_the_made_text_is_the_same_everywhere():
+    assert language_model.made_text() == language_model.made_text()
+    assert len(set(language_model.made_text())) > 50

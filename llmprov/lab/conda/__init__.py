@@ -37,7 +37,7 @@ def installer_is_reachable() -> bool:
     return answer.ok
 
 
-def kit_where_needed(root: Path, say: Callable[[str], None]) -> CondaKit | None:
+def kit_where_needed(root: Path, say: Callable[[str], object]) -> CondaKit | None:
     """The lab's own channel and installer, built where the real ones cannot be reached; None where they can.
 
     Raises:

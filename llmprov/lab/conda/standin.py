@@ -93,7 +93,7 @@ class CondaKit:
         }
 
 
-def ensure_kit(root: Path, say: Callable[[str], None] = lambda _: None, version: str = VERSION) -> CondaKit:
+def ensure_kit(root: Path, say: Callable[[str], object] = lambda _: None, version: str = VERSION) -> CondaKit:
     """Build the channel and the installer below `root` unless they are there.
 
     Raises:

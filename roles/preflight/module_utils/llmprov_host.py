@@ -189,6 +189,7 @@ class Turn:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     holder = read(self.path) or "another run"
+                    self.handle.close()
                     raise TimeoutError(
                         "%s holds %s since more than %d s" % (holder, self.path, self.timeout_s)
                     ) from None

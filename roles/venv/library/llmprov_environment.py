@@ -137,10 +137,14 @@ def create_conda(params, new):
             listing.flush()
             conda(params, "create", "-y", "-p", new, "--offline", "--file", listing.name)
     # conda prints nothing of use for an explicit list, whatever it did: look at what is there.
-    linked = set(conda(params, "list", "-p", new, "--explicit", "--sha256").split("@EXPLICIT", 1)[-1].split())
-    missing = sorted(set(lines) - linked)
+    missing = sorted(set(lines) - linked(conda(params, "list", "-p", new, "--explicit", "--sha256")))
     if missing:
         raise FailedError("conda did not link %s" % missing[0])
+
+
+def linked(listing):
+    """The packages, as `URL#sha256`, that an explicit listing names."""
+    return set(listing.split("@EXPLICIT", 1)[-1].split())
 
 
 def stock(params):

@@ -103,7 +103,7 @@ def _by_sftp(action: Any, files: dict[str, Path], module: Any) -> Result:
         action._fixup_perms2((folder, *(shell.join_path(folder, sha256) for sha256 in files)))
         answer: Result = module(fetch=True, source=folder)
     finally:
-        action._remove_tmp_path(folder)
+        action._remove_tmp_path(folder, force=True)
     return answer
 
 

@@ -182,6 +182,27 @@ def test_a_changed_declaration_changes_the_environment_in_each_part(conda_lab, l
     assert "llmprov-" not in left
 
 
+def test_further_environments_are_declared_in_a_list(conda_lab, llmprov, inventory):
+    listed = [
+        {"path": "/srv/more/uv env", "manager": "venv", "packages": ["idna"]},
+        {"path": "/srv/more/conda", "conda_packages": ["six=1.17"], "python": "3.11"},
+    ]
+    assert llmprov("provision", inventory("conda1", llm_environments=listed), "--no-verify").code == 0
+    said = conda_lab.sh(
+        "conda1",
+        "'/srv/more/uv env/bin/python' -c 'import idna; print(1)'; /srv/more/conda/bin/python -c 'import six; print(six.__version__)'",
+    )
+    assert said.split() == ["1", "1.17.0"]
+    listed[0]["state"] = "absent"
+    listed[1]["conda_packages"] = ["six=1.16"]
+    ran = llmprov("provision", inventory("conda1", llm_environments=listed), "--no-verify")
+    assert [c["component"] for c in ran.row("conda1")["plan"]["actions"] if c["kind"] != "none"] == []
+    assert conda_lab.sh("conda1", "ls -A /srv/more") in ("conda\n.llmprov\n", ".llmprov\nconda\n")
+    listed[1]["state"] = "absent"
+    assert llmprov("provision", inventory("conda1", llm_environments=listed), "--no-verify").code == 0
+    assert conda_lab.sh("conda1", "ls -A /srv/more") == ""
+
+
 def test_two_runs_on_one_host_take_turns(conda_lab, llmprov, tmp_path):
     """Two environments of one host, asked for at once under two names: the stand-in fails where two condas meet."""
     address = conda_lab.host("conda1").address
@@ -300,7 +321,7 @@ def test_conda_comes_and_goes(fresh, llmprov, tmp_path):
     sh("apt-get -qq -y install --no-install-recommends python3 >/dev/null 2>&1; ssh localhost true 2>/dev/null; true")
     listing = (
         "find / -xdev \\( -path /proc -o -path /run -o -path /tmp -o -path /var/log -o -path /root/.ansible "
-        "-o -path /home/admin/.ansible -o -path /var/lib/systemd -o -name __pycache__ \\) -prune -o -printf '%p %y %m %l\\n' | sort; dpkg -l"
+        "-o -path /home/admin -o -path /var/lib/systemd -o -name __pycache__ \\) -prune -o -printf '%p %y %m %l\\n' | sort; dpkg -l"
     )
     before = sh(listing)
     (tmp_path / "environment.yml").write_text(ENVIRONMENT_YML)
@@ -368,7 +389,7 @@ def test_the_stand_in_answers_as_the_real_conda_did(conda_lab):
         for words, name, kind in (
             ("--version", "version.txt", "text"),
             ("create -y --json -p /tmp/standin/e python=3.11 six=1.16", "create.json", "json"),
-            ("create -y --json --dry-run -p /tmp/standin/d six", "create-dry-run.json", "json"),
+            ("create -y --json --dry-run -p /tmp/standin/d python=3.11", "create-dry-run.json", "json"),
             ("create -y --json -p /tmp/standin/n nosuchpackage", "create-unknown-package.json", "json"),
             (
                 "create -y --json -p /tmp/standin/n --override-channels -c http://127.0.0.1:9 six",

@@ -9,12 +9,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmprov.depot.store import Kept, Store
+from llmprov.depot.store import Store
 from llmprov.errors import LlmprovError
 from llmprov.model import Artifact
 
@@ -75,14 +75,6 @@ class Session:
                 partial.rename(kept)
             return [Artifact.model_validate(row) for row in json.loads(kept.read_text("utf-8"))]
 
-    def ensure(self, artifact: Artifact) -> Kept:
-        """An artifact's file; what had to be fetched is noted for the report."""
-        kept = self.store.ensure(artifact)
-        if kept.fetched_bytes:
-            with self._locked("fetched"), (self.directory / "fetched.jsonl").open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps({"filename": artifact.filename, "bytes": kept.fetched_bytes}) + "\n")
-        return kept
-
     def server(self, address: str = "127.0.0.1") -> Endpoint:
         """The server on `address`, started where it is not running; it ends with this session's Ansible.
 
@@ -138,10 +130,3 @@ def _sweep(sessions: Path) -> None:
     for directory in sessions.glob("*-*"):
         if not belongs_to_the_living(directory):
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def fetched_bytes(directory: Path) -> Mapping[str, int]:
-    """File name -> bytes of what a session had to fetch."""
-    note = directory / "fetched.jsonl"
-    rows = [json.loads(line) for line in note.read_text("utf-8").splitlines()] if note.exists() else []
-    return {row["filename"]: row["bytes"] for row in rows}

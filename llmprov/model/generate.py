@@ -62,7 +62,7 @@ class _Indented(yaml.SafeDumper):
 
 
 def _dump(data: Any) -> str:
-    text: str = yaml.dump(data, Dumper=_Indented, sort_keys=False, allow_unicode=True, width=110)
+    text: str = yaml.dump(data, Dumper=_Indented, sort_keys=False, allow_unicode=True, width=100)
     return text
 
 

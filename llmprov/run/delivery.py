@@ -61,7 +61,7 @@ def deliver(action: Any, task_vars: Any, artifacts: Sequence[Artifact], depot: D
         if not chosen:
             return None
     shared = session(depot)
-    files = {artifact.sha256: shared.ensure(artifact).path for artifact in chosen}
+    files = {artifact.sha256: shared.store.ensure(artifact).path for artifact in chosen}
     answer = _transport(action, depot, shared, files, module)
     return answer if answer.get("failed") or answer.get("unreachable") else None
 

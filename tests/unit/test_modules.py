@@ -127,3 +127,21 @@ def test_a_file_is_written_whole_and_readable(host, tmp_path):
         os.umask(old)
     assert (tmp_path / "a/b").stat().st_mode & 0o777 == 0o644
     assert list((tmp_path / "a").iterdir()) == [tmp_path / "a/b"]
+
+
+def test_an_environments_builds_are_its_own(environment, tmp_path):
+    kept = ["llm.b.1", "llm.extra", "other.1", "llm"]
+    for name in [*kept, "llm.1", "llm.2", "llm.3.before", "llm.11.link"]:
+        (tmp_path / "envs/.llmprov" / name).mkdir(parents=True)
+    path = tmp_path / "envs/llm"
+    environment.switch(str(path), str(tmp_path / "envs/.llmprov/llm.2"))
+    assert path.readlink().name == "llm.2"
+    assert {p.name for p in (tmp_path / "envs/.llmprov").iterdir()} == {*kept, "llm.2"}
+
+
+def test_a_directory_gives_way_to_a_link(environment, tmp_path):
+    (tmp_path / "llm/bin").mkdir(parents=True)
+    (tmp_path / ".llmprov/llm.1").mkdir(parents=True)
+    environment.switch(str(tmp_path / "llm"), str(tmp_path / ".llmprov/llm.1"))
+    assert (tmp_path / "llm").is_symlink()
+    assert [p.name for p in (tmp_path / ".llmprov").iterdir()] == ["llm.1"]

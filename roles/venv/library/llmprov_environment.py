@@ -100,12 +100,21 @@ def generations(path):
     return os.path.join(os.path.dirname(path), ".llmprov")
 
 
+def builds(path):
+    """The names of an environment's builds, former and half-made ones too; those of an environment `llm.x` are not `llm`'s."""
+    pattern = re.escape(os.path.basename(path)) + r"\.\d+(\.link|\.before)?"
+    try:
+        return [name for name in os.listdir(generations(path)) if re.fullmatch(pattern, name)]
+    except OSError:
+        return []
+
+
 def build(params):
     """Build a successor, and switch to it only when all of it is there."""
     path = params["path"]
     folder = generations(path)
     os.makedirs(folder, exist_ok=True)
-    taken = [int(n.rsplit(".", 1)[1]) for n in os.listdir(folder) if re.fullmatch(re.escape(os.path.basename(path)) + r"\.\d+", n)]
+    taken = [int(name.split(".")[-1]) for name in builds(path) if name.split(".")[-1].isdigit()]
     new = "%s/%s.%d" % (folder, os.path.basename(path), max(taken, default=0) + 1)
     try:
         if params["manager"] == "conda":
@@ -274,7 +283,7 @@ def retire(path):
     folder = generations(path)
     current = os.path.realpath(path) if os.path.islink(path) else None
     switched = os.lstat(path).st_mtime if current else 0
-    for old in glob.glob("%s/%s.*" % (glob.escape(folder), glob.escape(os.path.basename(path)))):
+    for old in (os.path.join(folder, name) for name in builds(path)):
         if os.path.realpath(old) != current and not in_use(old, path, switched):
             shutil.rmtree(old, ignore_errors=True)
     tidy(folder)

@@ -35,6 +35,7 @@ from llmprov.plan import environment as environment_plan
 from llmprov.plan import jupyter as jupyter_plan
 from llmprov.plan.environment import Change
 from llmprov.run import delivery, environment_file, environments, payload_run, variables
+from llmprov.run.delivery import Delivery
 
 Result = dict[str, Any]
 Variables = Mapping[str, Any]
@@ -191,7 +192,8 @@ def uv(action: Any, task_vars: Variables) -> Result:
     depot = planned.desired.depot
     target = environments.wheel_target(planned.seen, planned.seen.python_version or "3.11")
     (wheel,) = environments.wheels_once(delivery.session(depot), [f"uv=={args['version']}"], target)
-    return delivery.deliver(action, task_vars, [wheel], depot) or module(source=f"{depot.host_path}/{wheel.filename}")
+    problem = Delivery(action, task_vars, depot).bring([wheel])
+    return problem or module(source=f"{depot.host_path}/{wheel.filename}")
 
 
 @_guarded
@@ -223,7 +225,8 @@ def environment(action: Any, task_vars: Variables) -> Result:
     if action._task.check_mode:
         return {"changed": True, "msg": "; ".join(why), "diff": environments.difference(there, why)}
     recipe = environments.recipe(spec, there, change, planned.desired, planned.seen)
-    problem = delivery.deliver(action, task_vars, recipe.artifacts, planned.desired.depot) if recipe.artifacts else None
+    deliver = Delivery(action, task_vars, planned.desired.depot)
+    problem = deliver.bring(recipe.artifacts) if recipe.artifacts else None
     return problem or {**module(**recipe.arguments), "seen": None}
 
 
@@ -255,7 +258,7 @@ def conda(action: Any, task_vars: Variables) -> Result:
     depot, arguments = planned.desired.depot, conda_arguments(wanted)
     if conda_plan.needs_installer(wanted, there):
         artifact = conda_plan.installer(wanted, planned.seen.os.architecture)
-        problem = delivery.deliver(action, task_vars, [artifact], depot)
+        problem = Delivery(action, task_vars, depot).bring([artifact])
         if problem:
             return problem
         arguments["script"] = f"{depot.host_path}/{artifact.filename}"

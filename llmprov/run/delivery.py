@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,86 +26,84 @@ def session(depot: DepotVars) -> Session:
     return Session(Store(limit_gb=depot.limit_gb), os.getppid())
 
 
-def deliver(action: Any, task_vars: Any, artifacts: Sequence[Artifact], depot: DepotVars) -> Result | None:
-    """Bring artifacts to the host; those it has are not sent, nor fetched by the controller.
+@dataclass(frozen=True)
+class Delivery:
+    """The way to one host, within one task of it."""
 
-    Returns:
-        None where all are there, else the failing result.
+    action: Any
+    task_vars: Any
+    depot: DepotVars
 
-    Raises:
-        LlmprovError: the controller cannot fetch one of them, or no transport works.
-    """
+    def bring(self, artifacts: Sequence[Artifact]) -> Result | None:
+        """Bring artifacts to the host; those it has are not sent, nor fetched by the controller.
 
-    def module(**more: Any) -> Result:
-        wanted = [
-            {"filename": a.filename, "sha256": a.sha256} | more.pop("extra", {}).get(a.sha256, {}) for a in chosen
-        ]
-        args = {"artifacts": wanted, "folder": depot.host_path, "limit_gb": depot.host_limit_gb, **more}
-        found: Result = action._execute_module(module_name="llmprov_fetch", module_args=args, task_vars=task_vars)
-        return found
+        Returns:
+            None where all are there, else the failing result.
 
-    chosen = list(artifacts)
-    looked = module()
-    if "missing" not in looked:
-        return looked
-    chosen = [artifact for artifact in artifacts if artifact.sha256 in set(looked["missing"])]
-    if not chosen:
-        return None
-    if depot.transport == "internet":
-        own = [artifact for artifact in chosen if artifact.url.startswith("http")]
-        rest, chosen = [artifact for artifact in chosen if artifact not in own], own
-        if own:
-            answer = module(fetch=True, extra={a.sha256: {"url": a.url} for a in own})
-            if answer.get("failed") or answer.get("unreachable"):
-                return answer
-        chosen = rest
-        if not chosen:
-            return None
-    shared = session(depot)
-    files = {artifact.sha256: shared.store.ensure(artifact).path for artifact in chosen}
-    answer = _transport(action, depot, shared, files, module)
-    return answer if answer.get("failed") or answer.get("unreachable") else None
+        Raises:
+            LlmprovError: the controller cannot fetch one of them, or no transport works.
+        """
+        looked = self._module([{"filename": a.filename, "sha256": a.sha256} for a in artifacts])
+        if "missing" not in looked:
+            return looked
+        missing = [artifact for artifact in artifacts if artifact.sha256 in set(looked["missing"])]
+        by_host = [a for a in missing if a.url.startswith("http")] if self.depot.transport == "internet" else []
+        by_us = [artifact for artifact in missing if artifact not in by_host]
+        answers = []
+        if by_host:
+            rows = [{"filename": a.filename, "sha256": a.sha256, "url": a.url} for a in by_host]
+            answers.append(self._module(rows, fetch=True))
+        if by_us:
+            answers.append(self._send(by_us))
+        return next((answer for answer in answers if answer.get("failed") or answer.get("unreachable")), None)
 
+    def _module(self, artifacts: list[dict[str, str]], **more: Any) -> Result:
+        args = {"artifacts": artifacts, "folder": self.depot.host_path, "limit_gb": self.depot.host_limit_gb, **more}
+        done: Result = self.action._execute_module(
+            module_name="llmprov_fetch", module_args=args, task_vars=self.task_vars
+        )
+        return done
 
-def _transport(action: Any, depot: DepotVars, shared: Session, files: dict[str, Path], module: Any) -> Result:
-    connection = action._connection
-    answer: Result
-    if connection.transport == "local":
-        with _folder_of(files) as folder:
-            answer = module(fetch=True, source=folder)
-        return answer
-    if depot.transport == "http":
-        if not depot.address:
-            raise LlmprovError("the transport `http` needs depot_address: set it to an address that hosts reach")
-        server = shared.server(depot.address)
-        host = f"[{depot.address}]" if ":" in depot.address else depot.address
-        answer = module(fetch=True, base_url=f"http://{host}:{server.port}/{server.token}/")
-        return answer
-    if depot.transport != "sftp" and connection.transport in ("ssh", "ansible.builtin.ssh"):
-        server = shared.server()
-        with _forward(connection, shared, server.port) as port:
-            if port:
-                answer = module(fetch=True, base_url=f"http://127.0.0.1:{port}/{server.token}/")
-                return answer
-        if depot.transport == "forward":
+    def _send(self, artifacts: list[Artifact]) -> Result:
+        shared = session(self.depot)
+        files = {artifact.sha256: shared.store.ensure(artifact).path for artifact in artifacts}
+        rows = [{"filename": a.filename, "sha256": a.sha256} for a in artifacts]
+        connection, wanted = self.action._connection, self.depot.transport
+        if connection.transport == "local":
+            with _folder_of(files) as folder:
+                return self._module(rows, fetch=True, source=folder)
+        if wanted == "http":
+            return self._module(rows, fetch=True, base_url=self._address(shared))
+        if wanted != "sftp" and connection.transport == "ssh":
+            server = shared.server()
+            with _forward(connection, shared, server.port) as port:
+                if port:
+                    return self._module(rows, fetch=True, base_url=f"http://127.0.0.1:{port}/{server.token}/")
+        if wanted == "forward":
             raise LlmprovError(
-                "this host forbids forwarding (AllowTcpForwarding in its sshd_config), or Ansible's connections do not "
-                "persist: let depot_transport be auto or sftp"
+                "this host forbids forwarding (AllowTcpForwarding in its sshd_config), or Ansible's connections to it "
+                "do not persist: let depot_transport be auto or sftp"
             )
-    return _by_sftp(action, files, module)
+        return self._by_sftp(rows, files)
 
+    def _address(self, shared: Session) -> str:
+        address = self.depot.address
+        if not address:
+            raise LlmprovError("the transport `http` needs depot_address: set it to an address that hosts reach")
+        server = shared.server(address)
+        host = f"[{address}]" if ":" in address else address
+        return f"http://{host}:{server.port}/{server.token}/"
 
-def _by_sftp(action: Any, files: dict[str, Path], module: Any) -> Result:
-    shell = action._connection._shell
-    folder = action._make_tmp_path()
-    try:
-        for sha256, path in files.items():
-            action._transfer_file(str(path), shell.join_path(folder, sha256))
-        action._fixup_perms2((folder, *(shell.join_path(folder, sha256) for sha256 in files)))
-        answer: Result = module(fetch=True, source=folder)
-    finally:
-        action._remove_tmp_path(folder, force=True)
-    return answer
+    def _by_sftp(self, rows: list[dict[str, str]], files: dict[str, Path]) -> Result:
+        shell = self.action._connection._shell
+        folder = self.action._make_tmp_path()
+        try:
+            for sha256, path in files.items():
+                self.action._transfer_file(str(path), shell.join_path(folder, sha256))
+            self.action._fixup_perms2((folder, *(shell.join_path(folder, sha256) for sha256 in files)))
+            return self._module(rows, fetch=True, source=folder)
+        finally:
+            self.action._remove_tmp_path(folder, force=True)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo demo-down test lint-and-unit lint unit lab-tests bench generate lab-packages clean
+.PHONY: help demo demo-down test lint-and-unit lint unit lab-tests lab-tests-conda lab-tests-hosts bench generate lab-packages clean
 .DEFAULT_GOAL := help
 
 help:
@@ -61,8 +61,18 @@ lint: $(VENV)/.dev
 unit: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/unit
 
+# The tests of the lab itself look at the whole machine, so they stand alone; then two fleets side by side.
 lab-tests: $(VENV)/.dev
-	@$(BIN)/python -m pytest tests/lab
+	@$(BIN)/python -m pytest tests/lab/test_lab.py --keep-base
+	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lab-tests-conda lab-tests-hosts
+
+CONDA_TESTS := tests/lab/test_conda.py tests/lab/test_jupyter.py
+
+lab-tests-conda: $(VENV)/.dev
+	@$(BIN)/python -m pytest $(CONDA_TESTS)
+
+lab-tests-hosts: $(VENV)/.dev
+	@$(BIN)/python -m pytest tests/lab --ignore=tests/lab/test_lab.py $(addprefix --ignore=,$(CONDA_TESTS))
 
 bench: $(VENV)/.dev lab-packages
 	@$(BIN)/python -m tests.bench

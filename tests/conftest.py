@@ -32,3 +32,8 @@ def pytest_report_header() -> list[str]:
     from llmprov.run.ansible import versions
 
     return [", ".join(f"{name} {version}" for name, version in versions().items())]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--keep-base`: another test process follows, and takes the labs' base trees over."""
+    parser.addoption("--keep-base", action="store_true", help="leave the labs' base trees for the next tests")

@@ -19,7 +19,8 @@ from llmprov.lab.machine import require_lab_support
 from tests.conftest import LLMPROV
 
 #: Ranges of their own, so that a lab of the user's stays as it is.
-SHARED_RANGE, FRESH_RANGE, CONDA_RANGE = "10.77.32.0/24", "10.77.33.0/24", "10.77.34.0/24"
+SHARED_RANGE, FRESH_RANGE = "10.77.32.0/24", "10.77.33.0/24"
+CONDA_RANGE, FRESH_CONDA_RANGE = "10.77.34.0/24", "10.77.35.0/24"
 
 #: What every test provisions: the CPU build from the machine's own indexes, and one small package.
 VARIABLES: dict[str, Any] = {
@@ -115,6 +116,13 @@ def llmprov(tmp_path: Path) -> Run:
     return call
 
 
+@pytest.fixture(scope="session", autouse=True)
+def bases(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The base trees, which labs share: gone with the last lab of the last of several test processes."""
+    yield
+    Fleet("fresh").down(keep_base=request.config.getoption("--keep-base"))
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """Three bookworm hosts that tests share: each leaves them working, or uses `fresh`."""
@@ -124,7 +132,7 @@ def lab() -> Iterator[Lab]:
         fleet.up(3, address_range=SHARED_RANGE)
         yield Lab(fleet)
     finally:
-        fleet.down()
+        fleet.down(keep_base=True)
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +149,7 @@ def provisioned(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def conda_lab(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def conda_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A bookworm and a trixie host with conda, provisioned once, under conditions that conda is known to fall over.
 
     On conda1 whatever root does comes under umask 077; on conda2 root's own .condarc is no YAML.
@@ -166,15 +174,18 @@ def conda_lab(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
 
 
 @pytest.fixture
-def fresh(lab: Lab) -> Iterator[Callable[..., Lab]]:
-    """Hosts of one's own, gone after the test; the base tree is the shared fleet's."""
-    fleet = Fleet("fresh")
+def fresh(request: pytest.FixtureRequest) -> Iterator[Callable[..., Lab]]:
+    """Hosts of one's own, gone after the test; those of the tests of conda stand apart, as they run beside the others."""
+    conda = request.path.stem == "test_conda"
+    prefix, addresses = ("freshc", FRESH_CONDA_RANGE) if conda else ("fresh", FRESH_RANGE)
+    fleet = Fleet(prefix)
+    fleet.down(keep_base=True)
 
     def up(count: int = 1, **asked: Any) -> Lab:
-        fleet.up(count, address_range=FRESH_RANGE, **asked)
+        fleet.up(count, address_range=addresses, **asked)
         return Lab(fleet)
 
     try:
         yield up
     finally:
-        fleet.down()
+        fleet.down(keep_base=True)

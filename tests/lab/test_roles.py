@@ -115,14 +115,14 @@ def test_a_declaration_that_changes_changes_the_environment(provisioned, llmprov
 
 def test_absent_leaves_the_file_tree_as_before(provisioned, llmprov, theirs):
     other = "/srv/other env"
-    before = provisioned.sh("test2", "find /srv /opt -path '*/cache' -prune -o -print | sort")
+    before = provisioned.sh("test2", "find /srv /opt -path '*/cache' -prune -o -path '*/depot' -prune -o -print | sort")
     extra = ["-e", json.dumps({"venv_path": other, "pytorch_state": "absent", "llm_packages": ["idna"]})]
     assert llmprov("provision", theirs.inventory, "--no-verify", *extra).code == 0
     assert "idna" in provisioned.sh("test2", f"ls '{other}'/lib/python3*/site-packages")
     ran = llmprov("provision", theirs.inventory, "--no-verify", *extra, "-e", "venv_state=absent")
     assert ran.code == 0
     provisioned.sh("test2", "rmdir /srv/* 2>/dev/null || true")
-    after = provisioned.sh("test2", "find /srv /opt -path '*/cache' -prune -o -print | sort")
+    after = provisioned.sh("test2", "find /srv /opt -path '*/cache' -prune -o -path '*/depot' -prune -o -print | sort")
     missing = set(before.splitlines()) - set(after.splitlines())
     extra_files = set(after.splitlines()) - set(before.splitlines())
     assert not extra_files

@@ -374,13 +374,18 @@ def show_list(options, _sources):
         for record in there:
             print(
                 record["url"]
-                + ("#" + record["sha256"] if options.sha256 else "#" + record["md5"] if options.md5 else "")
+                + ("#" + record["sha256"] if options.sha256 else "#" + md5_of(record) if options.md5 else "")
             )
     elif options.json:
         print(json.dumps([short(record) for record in there], indent=2))
     else:
         for record in there:
             print(f"{record['name']:<24}{record['version']:<16}{record['build']}")
+
+
+def md5_of(record):
+    """The linker keeps the sha256 alone."""
+    return record.get("md5") or hashlib.md5((PKGS / record["fn"]).read_bytes()).hexdigest()
 
 
 def info(options, sources):

@@ -25,7 +25,8 @@ async def answer(question: dict[str, Any]) -> list[dict[str, Any]]:
     async def solved(constraints: list[str]) -> list[rattler.RepoDataRecord]:
         return await rattler.solve(
             question["channels"],
-            question["specs"],
+            # As conda reads them; given as text they would be read more strictly.
+            [rattler.MatchSpec(text) for text in question["specs"]],
             gateway=gateway,
             platforms=[question["subdir"], "noarch"],
             virtual_packages=[
@@ -35,7 +36,7 @@ async def answer(question: dict[str, Any]) -> list[dict[str, Any]]:
                 for name, version in question["virtual_packages"]
             ],
             channel_priority=PRIORITIES[question["priority"]],
-            constraints=constraints,
+            constraints=[rattler.MatchSpec(text) for text in constraints],
         )
 
     try:

@@ -120,7 +120,7 @@ def llmprov(tmp_path: Path) -> Run:
 def bases(request: pytest.FixtureRequest) -> Iterator[None]:
     """The base trees, which labs share: gone with the last lab of the last of several test processes."""
     yield
-    Fleet("fresh").down(keep_base=request.config.getoption("--keep-base"))
+    Fleet("none").down(keep_base=request.config.getoption("--keep-base"))
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.utils import parse_wheel_filename
 
+from llmprov.depot import conda, wheels
 from llmprov.depot import session as sessions
-from llmprov.depot import wheels
 from llmprov.depot.store import GRACE_S, Store
 from llmprov.errors import LlmprovError
 from llmprov.knowledge import PROFILES
@@ -285,3 +285,69 @@ def test_a_name_that_no_index_has_is_one_sentence():
 def test_every_profile_can_be_had_for_a_supported_python(profile):
     found = {artifact.name for artifact in wheels.resolve(PROFILES[profile], TARGET)}
     assert set(PROFILES[profile]) <= found
+
+
+# -- conda ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def channel(tmp_path_factory):
+    """A channel of four empty packages, two of them of one name."""
+    from llmprov.lab.conda.channel import write_index
+    from llmprov.lab.conda.package import Package
+
+    folder = tmp_path_factory.mktemp("channel")
+    made = [
+        Package("python", "3.11.9", (), {}, build="h1_cpython"),
+        Package("python", "3.12.1", ("__glibc >=2.38",), {}, build="h1_cpython"),
+        Package("pytorch", "2.13.0", ("python",), {}, build="cpu_py311_0"),
+        Package("pytorch", "2.13.0", ("python", "__cuda >=12"), {}, build="cuda129_py311_0"),
+    ]
+    write_index(folder, made)
+    return folder.as_uri()
+
+
+def solved(channel, specs, glibc="2.36", cuda=None, kept=()):
+    target = conda.CondaTarget("x86_64", glibc, "6.1", cuda)
+    return {a.name: a.filename for a in conda.solve(specs, [channel], target, kept=kept)}
+
+
+def test_what_the_host_can_run_decides(channel):
+    assert solved(channel, ["python"]) == {"python": "python-3.11.9-h1_cpython.conda"}
+    assert solved(channel, ["python"], glibc="2.41") == {"python": "python-3.12.1-h1_cpython.conda"}
+    assert solved(channel, ["pytorch=2.13.0=cuda*"], cuda="12.8")["pytorch"] == "pytorch-2.13.0-cuda129_py311_0.conda"
+    assert solved(channel, ["pytorch=2.13.0=cpu*"], cuda="12.8")["pytorch"] == "pytorch-2.13.0-cpu_py311_0.conda"
+    with pytest.raises(LlmprovError, match="pytorch"):
+        solved(channel, ["pytorch=2.13.0=cuda*"])
+
+
+def test_what_is_there_is_kept_where_it_may_be(channel):
+    has = ["python=3.11.9=h1_cpython"]
+    assert solved(channel, ["python"], glibc="2.41", kept=has)["python"] == "python-3.11.9-h1_cpython.conda"
+    assert solved(channel, ["python=3.12"], glibc="2.41", kept=has)["python"] == "python-3.12.1-h1_cpython.conda"
+
+
+def test_every_package_has_a_place_and_a_digest(channel):
+    target = conda.CondaTarget("x86_64", "2.36", "6.1")
+    (found,) = conda.solve(["python"], [channel], target)
+    assert found.url == f"{channel}/linux-64/{found.filename}"
+    assert len(found.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("channels", "specs", "words"),
+    [
+        (["file:///nowhere/at/all"], ["python"], "file:///nowhere/at/all"),
+        (None, ["nosuchpackage"], "nosuchpackage"),
+        (None, ["python>=4"], "python"),
+    ],
+)
+def test_what_no_channel_has_is_one_sentence(channel, channels, specs, words):
+    with pytest.raises(LlmprovError, match="cannot be had from") as caught:
+        conda.solve(specs, channels or [channel], conda.CondaTarget("x86_64", "2.36", "6.1"))
+    assert words in str(caught.value)
+
+
+def test_an_architecture_without_conda_is_named():
+    with pytest.raises(LlmprovError, match="riscv64"):
+        conda.solve(["python"], ["conda-forge"], conda.CondaTarget("riscv64", "2.36", "6.1"))

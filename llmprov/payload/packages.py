@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 
 from llmprov.payload.document import FAIL, PASS, check, say
 
-REINSTALL = "provision once with -e venv_state=absent and once without, which builds the environment anew"
+REINSTALL = "build the environment anew: provision with -e conda_env_state=absent (or venv_state), then without"
 
 
 def check_packages(declared: List[str]) -> List[Dict[str, Any]]:

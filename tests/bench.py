@@ -215,9 +215,20 @@ def stored_bytes(cache: Path) -> int:
     return sum(path.stat().st_size for path in (cache / "llmprov/depot/sha256").rglob("*") if path.is_file())
 
 
+def report_stages(run: Path) -> None:
+    """Where the time of a run went: the slowest host of each task that took a second or more."""
+    slowest: dict[str, float] = {}
+    for line in (run / "events.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        task = event.get("task", "")
+        slowest[task] = max(slowest.get(task, 0.0), event.get("duration_s", 0.0))
+    say("    slowest host of each task: " + "; ".join(f"{t} {s:.1f} s" for t, s in slowest.items() if s >= 1))
+
+
 def report_conda(bench: Bench) -> None:
     """(f) and (g): each measurement begins with bare hosts."""
     one, all_of_them = (Path(tempfile.mkdtemp(dir=bench.folder)) for _ in range(2))
+    bench.bare()
     inventory = bench.inventory("conda.yml", bench.names, **CONDA)
     bench.provision(inventory, "--no-verify", "--limit", bench.names[0], XDG_CACHE_HOME=str(one))
     bench.bare()
@@ -227,8 +238,11 @@ def report_conda(bench: Bench) -> None:
         f"{stored_bytes(all_of_them) / 1e6:.1f} MB for {HOSTS}; wanted equal"
     )
     bench.bare()
-    ours = timed(lambda: bench.provision(inventory, "--no-verify", XDG_CACHE_HOME=str(all_of_them)))
+    runs: list[Path] = []
+    ours = timed(lambda: runs.append(bench.provision(inventory, "--no-verify", XDG_CACHE_HOME=str(all_of_them))))
+    run = runs[0]
     copying, size = bench.copying_s(all_of_them / "llmprov/depot")
+    report_stages(run)
     bench.bare()
     apt, pip = bench.pip_on_each_s()
     say(

@@ -122,11 +122,13 @@ def _compile(requirements: Sequence[str], target: Target, index_url: str, lock: 
     ]
     argv += ["--python-version", target.minor, "--python-platform", target.uv_platform(), "--only-binary", ":all:"]
     argv += ["--constraint", str(constraints), "--output-file", str(lock), "-"]
-    if index_url:
-        argv += ["--index", index_url, "--index-strategy", "unsafe-best-match"]
     variables = dict(
         os.environ, UV_SYSTEM_CERTS="1", UV_NO_PROGRESS="1", **PipConfig.of_this_machine().as_uv_environment()
     )
+    if index_url:
+        # By the environment: an index URL may carry a password, and command lines are for all to see.
+        variables["UV_INDEX"] = f"{index_url} {variables.get('UV_INDEX', '')}".strip()
+        variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     variables.pop("VIRTUAL_ENV", None)
     done = subprocess.run(
         argv, input="\n".join(requirements), capture_output=True, text=True, env=variables, check=False

@@ -114,21 +114,25 @@ def environment() -> dict[str, str]:
     roles = kept.get("ANSIBLE_ROLES_PATH", "")
     kept["ANSIBLE_ROLES_PATH"] = os.pathsep.join(filter(None, [str(roles_directory()), roles]))
     kept["ANSIBLE_NOCOLOR"] = "1"
-    if not _interpreter_is_set(kept):
+    if not _is_set("interpreter_python", "ANSIBLE_PYTHON_INTERPRETER", kept):
         # Every supported system has it there; looking for it would cost each host a round trip. A host without it is
         # seen as one without Python.
         kept["ANSIBLE_PYTHON_INTERPRETER"] = "/usr/bin/python3"
+    if not _is_set("ssh_args", "ANSIBLE_SSH_ARGS", kept):
+        # Ansible's own default but for its compression: what hosts are sent is compressed already, and compressing it
+        # again was two thirds of the time that eight hosts took.
+        kept["ANSIBLE_SSH_ARGS"] = "-o ControlMaster=auto -o ControlPersist=60s"
     return {name: value for name, value in kept.items() if value}
 
 
-def _interpreter_is_set(kept: dict[str, str]) -> bool:
-    """Whether the user's own configuration says which Python hosts have; Ansible reads the first file that exists."""
-    if "ANSIBLE_PYTHON_INTERPRETER" in kept:
+def _is_set(key: str, variable: str, kept: dict[str, str]) -> bool:
+    """Whether the user's own configuration says something; Ansible reads the first file that exists."""
+    if variable in kept:
         return True
     places = [kept.get("ANSIBLE_CONFIG", ""), "ansible.cfg", "~/.ansible.cfg", "/etc/ansible/ansible.cfg"]
     for path in (Path(place).expanduser() for place in places if place):
         if path.is_file():
-            return "interpreter_python" in path.read_text("utf-8", "replace")
+            return key in path.read_text("utf-8", "replace")
     return False
 
 

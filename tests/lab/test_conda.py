@@ -24,6 +24,7 @@ import yaml
 
 from tests.conftest import LLMPROV
 from tests.lab.conftest import CONDA
+from tests.lab.test_roles import Playbook
 
 ENV, PREFIX = "/opt/llmprov/envs/llm", "/opt/miniconda3"
 AS_USER = "sudo -u nobody env HOME=/tmp"
@@ -61,6 +62,13 @@ def test_a_second_run_changes_nothing(llmprov, inventory):
     ran = llmprov("provision", inventory("conda1", "conda2"), "--no-verify")
     assert ran.code == 0
     assert [ran.row(host)["converged"]["changed"] for host in ("conda1", "conda2")] == [[], []]
+
+
+@pytest.mark.parametrize("role", ["miniconda", "conda_env", "pytorch", "jupyter"])
+def test_every_role_works_from_anybodys_playbook_and_changes_nothing_twice(inventory, tmp_path, role):
+    folder = tmp_path / "anywhere"
+    folder.mkdir()
+    assert Playbook(folder, inventory("conda1")).run([role])["changed"] == 0
 
 
 def test_every_user_can_run_it(conda_lab):
@@ -365,6 +373,8 @@ def test_conda_comes_and_goes(fresh, llmprov, tmp_path):
         "miniconda_owner": "admin",
     }
     inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("freshc1"), **variables)
+    assert llmprov("provision", inventory, "--check").code == 0
+    assert sh(listing) == before
     assert llmprov("provision", inventory, "--no-verify").code == 0
     assert pending(llmprov("plan", inventory).row("freshc1")) == {}
     said = sh(

@@ -54,6 +54,9 @@ def test_a_notebook_runs_through_a_kernel_and_the_service_answers_to_its_token_a
     conda_lab, llmprov, jupyter, tmp_path
 ):
     sh = lambda script: conda_lab.sh("conda1", script)  # noqa: E731
+    checked = llmprov("provision", jupyter, "--check")
+    assert checked.code == 0
+    assert "jupyter" in {a["component"] for a in checked.row("conda1")["plan"]["actions"] if a["kind"] != "none"}
     ran = llmprov("provision", jupyter)
     assert ran.code == 0
     again = llmprov("provision", jupyter, "--no-verify")

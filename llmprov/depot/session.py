@@ -35,7 +35,6 @@ class Session:
 
     def __init__(self, store: Store, process: int) -> None:
         self.store = store
-        self.process = process
         self.directory = store.root / "sessions" / f"{process}-{started(process)}"
         if not self.directory.exists():
             _sweep(self.directory.parent)

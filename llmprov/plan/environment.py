@@ -45,9 +45,7 @@ def refusals(spec: EnvironmentSpec, there: Environment) -> list[Refusal]:
                 "take it out, and set pytorch_version",
             )
         )
-    both = {_name(p) for p in spec.packages} & {
-        canonicalize_name(_match(p).name.normalized) for p in spec.conda_packages
-    }
+    both = {_name(p) for p in spec.packages} & {canonicalize_name(conda_name(p)) for p in spec.conda_packages}
     found += [
         _refuse(spec, f"{name} as a conda package", f"{name} as a wheel", "take it out of one of the two")
         for name in sorted(both)
@@ -162,7 +160,7 @@ def _reasons_to_rebuild(spec: EnvironmentSpec, there: Environment) -> list[str]:
     found = [
         f"{text} ({f'is {there.conda[name]}' if name in there.conda else 'missing'})"
         for text in spec.conda_packages
-        if not conda_satisfied(text, there.conda) and (name := _match(text).name.normalized)
+        if not conda_satisfied(text, there.conda) and (name := conda_name(text))
     ]
     return [*found, *_dropped(spec, there)]
 
@@ -172,7 +170,7 @@ def _dropped(spec: EnvironmentSpec, there: Environment) -> list[str]:
     if there.record is None:
         return []
     was, found = there.record.declaration, []
-    for key, name_of in (("packages", _name), ("conda_packages", lambda text: str(_match(text).name.normalized))):
+    for key, name_of in (("packages", _name), ("conda_packages", conda_name)):
         now = {name_of(text) for text in getattr(spec, key)}
         found += [f"without {text}" for text in _texts(was.get(key)) if _safely(name_of, text) not in now]
     if spec.manager == "conda" and _texts(was.get("channels")) != spec.channels:
@@ -252,8 +250,9 @@ def _satisfies(requirement: Requirement, version: str) -> bool:
         return False
 
 
-def _match(text: str) -> MatchSpec:
-    return MatchSpec(text)
+def conda_name(text: str) -> str:
+    """The package that a conda spec such as `conda-forge::numpy>=2` is about."""
+    return str(MatchSpec(text).name.normalized)
 
 
 def conda_satisfied(text: str, conda: dict[str, str]) -> bool:
@@ -276,7 +275,7 @@ def added_by_hand(spec: EnvironmentSpec, there: Environment) -> tuple[list[str],
     """
     if there.record is None or there.kind != spec.manager:
         return [], []
-    declared_conda = {_match(text).name.normalized for text in spec.conda_packages}
+    declared_conda = {conda_name(text) for text in spec.conda_packages}
     conda = [
         f"{name}={has.split('=')[0]}"
         for name, has in there.conda.items()

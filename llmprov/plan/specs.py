@@ -9,6 +9,7 @@ from packaging.version import Version
 from llmprov.knowledge import COMPANIONS, PROFILES, companion
 from llmprov.knowledge.tables import companion_newest
 from llmprov.model import Desired, EnvironmentDeclaration, EnvironmentSpec, EnvironmentVars, Refusal
+from llmprov.plan.environment import conda_name
 
 #: Under this name PyTorch is a conda package.
 CONDA_PYTORCH = "pytorch"
@@ -81,7 +82,7 @@ def _spec(
         refused += more
     if conda:
         python = f"python={declared.python}" if declared.python else "python"
-        stated = any(_conda_name(text) == "python" for text in conda_packages)
+        stated = any(conda_name(text) == "python" for text in conda_packages)
         conda_packages = conda_packages if stated and not declared.python else [python, *conda_packages]
     spec = EnvironmentSpec(
         manager=manager,
@@ -161,7 +162,7 @@ def _with_torch(
         elif by_conda:
             conda_packages = [*conda_packages, f"{name}={pair}"]
         else:
-            kept.append(_paired(requirement, pair or "", desired, variant))
+            kept.append(_paired(requirement, pair or ""))
     if by_conda and not conda:
         refused.append(
             Refusal(
@@ -178,14 +179,9 @@ def _with_torch(
     return kept, conda_packages, [f"torch=={wanted.version}{local}"], refused
 
 
-def _paired(requirement: Requirement, pair: str, desired: Desired, variant: str) -> str:
-    """A companion pinned to the release that pairs with PyTorch, and to the same build."""
-    if requirement.specifier:
-        return str(requirement)
-    if variant == "any" or not desired.pytorch.index_url:
-        return f"{requirement.name}=={pair}.*"
-    # `==0.28.*` takes any build; only the index says which: it is the build's own.
-    return f"{requirement.name}=={pair}.*"
+def _paired(requirement: Requirement, pair: str) -> str:
+    """A companion pinned to the release that pairs with PyTorch; its build is that of the index it comes from."""
+    return str(requirement) if requirement.specifier else f"{requirement.name}=={pair}.*"
 
 
 def _companion_problem(requirement: Requirement, pair: str | None, desired: Desired, variant: str) -> Refusal | None:
@@ -238,7 +234,3 @@ def _twice(found: list[EnvironmentSpec]) -> list[Refusal]:
 
 def _once(texts: list[str]) -> list[str]:
     return list(dict.fromkeys(texts))
-
-
-def _conda_name(text: str) -> str:
-    return text.split("::")[-1].split("=")[0].split(">")[0].split("<")[0].split("!")[0].split("~")[0].strip().lower()

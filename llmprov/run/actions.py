@@ -158,6 +158,16 @@ class Planned:
         )
 
 
+def _module(action: Any, task_vars: Variables, name: str, given: Result) -> Callable[..., Result]:
+    """A module of this host, to be called with what comes on top of the arguments `given`."""
+
+    def call(**more: Any) -> Result:
+        done: Result = action._execute_module(module_name=name, module_args={**given, **more}, task_vars=task_vars)
+        return done
+
+    return call
+
+
 def _guarded(work: Callable[[Any, Variables], Result]) -> Callable[[Any, Variables], Result]:
     """An error of ours as a failed task with one sentence."""
 
@@ -176,12 +186,7 @@ def uv(action: Any, task_vars: Variables) -> Result:
     """Make sure that uv of the wanted version lies on the host, or is gone."""
     args = dict(action._task.args)
 
-    def module(**more: Any) -> Result:
-        done: Result = action._execute_module(
-            module_name="llmprov_uv", module_args={**args, **more}, task_vars=task_vars
-        )
-        return done
-
+    module = _module(action, task_vars, "llmprov_uv", args)
     asked = module()
     done = asked.get("failed") or asked.get("unreachable") or args.get("state") == "absent"
     if done or asked.get("found") == args["version"]:
@@ -206,12 +211,7 @@ def environment(action: Any, task_vars: Variables) -> Result:
         raise UsageError(f"the environment is wrongly declared: {error.errors()[0]['msg']}") from None
     spec, refused = specs.one(declared, planned.desired, planned.plan.pytorch_variant)
 
-    def module(**more: Any) -> Result:
-        done: Result = action._execute_module(
-            module_name="llmprov_environment", module_args={"path": spec.path, **more}, task_vars=task_vars
-        )
-        return done
-
+    module = _module(action, task_vars, "llmprov_environment", {"path": spec.path})
     looked = module()
     if "seen" not in looked:
         return looked
@@ -236,12 +236,7 @@ def conda(action: Any, task_vars: Variables) -> Result:
     planned = Planned.of(task_vars)
     wanted = variables.role_from(MinicondaVars, action._task.args)
 
-    def module(**more: Any) -> Result:
-        done: Result = action._execute_module(
-            module_name="llmprov_conda", module_args={"prefix": wanted.prefix, **more}, task_vars=task_vars
-        )
-        return done
-
+    module = _module(action, task_vars, "llmprov_conda", {"prefix": wanted.prefix})
     looked = module()
     if "seen" not in looked:
         return looked

@@ -13,6 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic.config import JsonDict
+from rattler import MatchSpec
 
 State = Literal["present", "absent"]
 
@@ -63,9 +64,14 @@ def _location(text: str) -> str:
 
 
 def _conda_spec(text: str) -> str:
-    if not re.fullmatch(r"(?:[A-Za-z0-9._/-]+::)?[A-Za-z0-9_][A-Za-z0-9._-]*(?:[ =<>!~,|*.A-Za-z0-9_+-]*)", text):
-        raise ValueError(f"{text!r} is not a conda package like `numpy>=2,<3` or `python=3.11`")
-    return text
+    shape = r"(?:[A-Za-z0-9._/-]+::)?[A-Za-z0-9_][A-Za-z0-9._-]*(?:[ =<>!~,|*.A-Za-z0-9_+-]*)"
+    try:
+        # The shape first: py-rattler reads more than conda does.
+        if re.fullmatch(shape, text) and MatchSpec(text).name:
+            return text
+    except Exception:  # py-rattler's errors have no common class; the sentence below says what is wrong
+        pass
+    raise ValueError(f"{text!r} is not a conda package like `numpy>=2,<3` or `python=3.11`")
 
 
 def _channel(text: str) -> str:

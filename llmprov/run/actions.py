@@ -177,6 +177,10 @@ def _guarded(work: Callable[[Any, Variables], Result]) -> Callable[[Any, Variabl
             return work(action, task_vars)
         except LlmprovError as error:
             return {"failed": True, "msg": str(error)}
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            return {"failed": True, "msg": f"what this host told makes no sense at {where}: {first['msg']}"}
 
     return guarded
 

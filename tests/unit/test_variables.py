@@ -32,6 +32,8 @@ def test_text_from_the_command_line_becomes_the_declared_type():
         ("pytorch_version", "2.13.0+cpu", "pytorch_variant"),
         ("pytorch_variant", "gpu", "pytorch_variant"),
         ("venv_path", "relative/path", "absolute"),
+        ("conda_env_conda_packages", ["numpy>="], "not a conda package"),
+        ("conda_env_conda_packages", ["a|b"], "not a conda package"),
         ("venv_path", "/", "absolute"),
         ("preflight_min_free_gb", "lots", "number"),
         ("verify_min_accuracy", 0.1, "greater"),

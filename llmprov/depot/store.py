@@ -45,6 +45,10 @@ class Store:
         """Where the artifact with that digest lies, or would."""
         return self.root / "sha256" / sha256[:2] / sha256
 
+    def has(self, sha256: str) -> bool:
+        """Whether something is kept under that digest; it is not read."""
+        return self.path(sha256).exists()
+
     def ensure(self, artifact: Artifact) -> Kept:
         """The artifact's file, whose content is what its digest says; fetched where it is not there or was spoilt.
 
@@ -54,7 +58,7 @@ class Store:
         target = self.path(artifact.sha256)
         with self._locked(artifact.sha256):
             if target.exists() and self._is_sound(target, artifact.sha256):
-                os.utime(target)
+                self._vouch(target, artifact.sha256)
                 return Kept(target, 0)
             target.unlink(missing_ok=True)
             partial = self.root / "partial" / artifact.sha256
@@ -94,6 +98,7 @@ class Store:
         return note.read_text("utf-8") if note.exists() else None
 
     def _vouch(self, path: Path, sha256: str) -> None:
+        """Note that the file is sound, and used now; in this order, as the change time moves with the time of use."""
         note = self.root / "checked" / sha256
         note.parent.mkdir(parents=True, exist_ok=True)
         os.utime(path)

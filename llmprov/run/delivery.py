@@ -43,12 +43,9 @@ class Delivery:
         Raises:
             LlmprovError: the controller cannot fetch one of them, or no transport works.
         """
-        looked = self._module([{"filename": a.filename, "sha256": a.sha256} for a in artifacts])
-        if "missing" not in looked:
-            return looked
-        missing = [artifact for artifact in artifacts if artifact.sha256 in set(looked["missing"])]
-        by_host = [a for a in missing if a.url.startswith("http")] if self.depot.transport == "internet" else []
-        by_us = [artifact for artifact in missing if artifact not in by_host]
+        internet = self.depot.transport == "internet"
+        by_host = [a for a in artifacts if internet and a.url.startswith("http")]
+        by_us = [artifact for artifact in artifacts if artifact not in by_host]
         answers = []
         if by_host:
             rows = [{"filename": a.filename, "sha256": a.sha256, "url": a.url} for a in by_host]
@@ -66,25 +63,36 @@ class Delivery:
 
     def _send(self, artifacts: list[Artifact]) -> Result:
         shared = session(self.depot)
+        if not all(shared.store.has(artifact.sha256) for artifact in artifacts):
+            # Asked only where the answer saves a transfer: the module that fetches looks for itself.
+            artifacts, looked = self._lacking(artifacts)
+            if not artifacts:
+                return looked
         files = {artifact.sha256: shared.store.ensure(artifact).path for artifact in artifacts}
-        rows = [{"filename": a.filename, "sha256": a.sha256} for a in artifacts]
         connection, wanted = self.action._connection, self.depot.transport
         if connection.transport == "local":
             with _folder_of(files) as folder:
-                return self._module(rows, fetch=True, source=folder)
+                return self._module(_rows(artifacts), fetch=True, source=folder)
         if wanted == "http":
-            return self._module(rows, fetch=True, base_url=self._address(shared))
+            return self._module(_rows(artifacts), fetch=True, base_url=self._address(shared))
         if wanted != "sftp" and connection.transport == "ssh":
             server = shared.server()
             with _forward(connection, shared, server.port) as port:
                 if port:
-                    return self._module(rows, fetch=True, base_url=f"http://127.0.0.1:{port}/{server.token}/")
+                    url = f"http://127.0.0.1:{port}/{server.token}/"
+                    return self._module(_rows(artifacts), fetch=True, base_url=url)
         if wanted == "forward":
             raise LlmprovError(
                 "this host forbids forwarding (AllowTcpForwarding in its sshd_config), or Ansible's connections to it "
                 "do not persist: let depot_transport be auto or sftp"
             )
-        return self._by_sftp(rows, files)
+        return self._by_sftp(artifacts, files)
+
+    def _lacking(self, artifacts: list[Artifact]) -> tuple[list[Artifact], Result]:
+        """The artifacts that the host lacks, and what it answered."""
+        looked = self._module(_rows(artifacts))
+        missing = set(looked.get("missing", []))
+        return [artifact for artifact in artifacts if artifact.sha256 in missing], looked
 
     def _address(self, shared: Session) -> str:
         address = self.depot.address
@@ -94,16 +102,24 @@ class Delivery:
         host = f"[{address}]" if ":" in address else address
         return f"http://{host}:{server.port}/{server.token}/"
 
-    def _by_sftp(self, rows: list[dict[str, str]], files: dict[str, Path]) -> Result:
+    def _by_sftp(self, artifacts: list[Artifact], files: dict[str, Path]) -> Result:
+        artifacts, looked = self._lacking(artifacts)
+        if not artifacts:
+            return looked
         shell = self.action._connection._shell
         folder = self.action._make_tmp_path()
+        copies = [(str(files[a.sha256]), shell.join_path(folder, a.sha256)) for a in artifacts]
         try:
-            for sha256, path in files.items():
-                self.action._transfer_file(str(path), shell.join_path(folder, sha256))
-            self.action._fixup_perms2((folder, *(shell.join_path(folder, sha256) for sha256 in files)))
-            return self._module(rows, fetch=True, source=folder)
+            for path, copy in copies:
+                self.action._transfer_file(path, copy)
+            self.action._fixup_perms2((folder, *(copy for _, copy in copies)))
+            return self._module(_rows(artifacts), fetch=True, source=folder)
         finally:
             self.action._remove_tmp_path(folder, force=True)
+
+
+def _rows(artifacts: Sequence[Artifact]) -> list[dict[str, str]]:
+    return [{"filename": artifact.filename, "sha256": artifact.sha256} for artifact in artifacts]
 
 
 @contextmanager

@@ -231,6 +231,23 @@ def test_a_full_disk_is_refused_before_anything_is_installed(fresh, llmprov, tmp
     assert "No space left" in ran.row("fresh1")["summary"]
 
 
+def test_a_disk_that_fills_half_way_leaves_the_old_environment_in_use(fresh, llmprov, tmp_path):
+    lab = fresh(1)
+    lab.sh("fresh1", "mkdir -p /opt/llmprov && mount -t tmpfs -o size=450m none /opt/llmprov")
+    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1"), preflight_min_free_gb=0)
+    assert llmprov("provision", inventory, "--no-verify", "-e", "pytorch_state=absent").code == 0
+    before = lab.sh("fresh1", f"readlink {ENV}; ls -A /opt/llmprov/envs/.llmprov")
+    # The wheel still finds room, its files do not.
+    ran = llmprov("provision", inventory, "--no-verify")
+    assert (ran.code, ran.statuses()) == (3, {"fresh1": "fail"})
+    assert "No space left" in ran.row("fresh1")["summary"]
+    assert lab.sh("fresh1", f"readlink {ENV}; ls -A /opt/llmprov/envs/.llmprov") == before
+    lab.sh("fresh1", f"{ENV}/bin/python -c 'import yaml'")
+    # And with room there is nothing to clean by hand.
+    lab.sh("fresh1", "mount -o remount,size=2g /opt/llmprov")
+    assert llmprov("provision", inventory).statuses() == {"fresh1": "pass"}
+
+
 def test_a_secret_in_the_variables_is_in_no_file(provisioned, llmprov, inventory, tmp_path):
     secret = "s3cr3t-plant-4711"
     ran = llmprov("verify", inventory, "--limit", "test2", "-e", f"my_token={secret}")

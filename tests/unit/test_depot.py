@@ -105,6 +105,19 @@ def test_a_poisoned_entry_is_found_and_fetched_again(origin, tmp_path):
     assert store.path(DIGEST).read_bytes() == CONTENT
 
 
+def test_an_entry_that_did_not_change_is_not_read_again(origin, tmp_path):
+    path = Store(tmp_path).ensure(artifact(origin)).path
+    Store(tmp_path).ensure(artifact(origin))
+    reads = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("llmprov.depot.store.sha256_of", lambda path: reads.append(path) or DIGEST)
+        Store(tmp_path).ensure(artifact(origin))
+        assert reads == []
+        path.touch()
+        Store(tmp_path).ensure(artifact(origin))
+        assert reads == [path]
+
+
 def test_an_interrupted_download_is_taken_up(origin, tmp_path, quick):
     Origin.break_after = 300_000
     assert Store(tmp_path).ensure(artifact(origin)).path.read_bytes() == CONTENT

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import paramiko
-
 from llmprov.errors import LabError
 from llmprov.lab import machine
 from llmprov.lab.machine import run
+from llmprov.lab.network import remove_host_link
 
 #: The account the inventory logs in with: no root login, password-less sudo, as on a cloud image.
 USER = "admin"
@@ -252,6 +251,7 @@ class LabHost:
             if time.monotonic() > deadline:
                 raise LabError(f"host {self.name} does not die: processes {pids}")
             time.sleep(0.05)
+        remove_host_link(self.name)
 
     def remove(self) -> None:
         """Stop the host and remove everything of it; safe to repeat."""
@@ -277,6 +277,9 @@ def _is_init(pid: int) -> bool:
 
 def _ssh_key(address: str) -> str | None:
     """The base64 ed25519 key that the sshd at `address` shows, or None while there is none."""
+    # Not at the top: it takes a tenth of a second, which every llmprov command would pay.
+    import paramiko
+
     try:
         with socket.create_connection((address, 22), timeout=2) as connection, paramiko.Transport(connection) as ssh:
             ssh.start_client(timeout=5)

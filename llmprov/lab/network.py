@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,16 @@ def remove_network(prefix: str) -> None:
     tables = json.loads(run("nft", "-j", "list", "tables"))["nftables"]
     if any(entry.get("table", {}).get("name") == _table(prefix) for entry in tables):
         run("nft", "delete", "table", "ip", _table(prefix))
+
+
+def remove_host_link(name: str) -> None:
+    """Remove the machine's end of a host's network link; safe when it is gone.
+
+    A killed host's network namespace goes in the background, and a host that boots meanwhile would find the name taken.
+    """
+    link = f"vb-{name}"[:15]
+    if any(found.get("ifname") == link for found in _links()):
+        subprocess.run(["ip", "link", "del", link], capture_output=True, check=False)
 
 
 def restore_forwarding(state: Path) -> None:

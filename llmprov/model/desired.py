@@ -13,7 +13,6 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic.config import JsonDict
-from rattler import MatchSpec
 
 State = Literal["present", "absent"]
 
@@ -64,6 +63,9 @@ def _location(text: str) -> str:
 
 
 def _conda_spec(text: str) -> str:
+    # Not at the top: it takes a tenth of a second, and most commands and declarations have no use for it.
+    from rattler import MatchSpec
+
     shape = r"(?:[A-Za-z0-9._/-]+::)?[A-Za-z0-9_][A-Za-z0-9._-]*(?:[ =<>!~,|*.A-Za-z0-9_+-]*)"
     try:
         # The shape first: py-rattler reads more than conda does.

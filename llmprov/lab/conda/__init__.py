@@ -16,8 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import requests
-
 from llmprov.depot.pip_config import PipConfig
 from llmprov.errors import LabError
 from llmprov.knowledge import conda_installer
@@ -29,6 +27,9 @@ if TYPE_CHECKING:
 
 def installer_is_reachable() -> bool:
     """Whether the real installer can be had from this machine; asked with one short request."""
+    # Not at the top, where every llmprov command would pay for it.
+    import requests
+
     url = conda_installer(MinicondaVars().installer, "x86_64").url
     try:
         answer = requests.head(url, timeout=5, allow_redirects=True, verify=PipConfig.of_this_machine().verify)

@@ -3,8 +3,10 @@
 from llmprov.knowledge.tables import (
     COMPANIONS,
     GPUS,
+    LIMITS,
     PROFILES,
     SUPPORTED_OS,
+    XIDS,
     Gpu,
     architecture_runs_on,
     companion,
@@ -19,8 +21,10 @@ from llmprov.knowledge.tables import (
 __all__ = [
     "COMPANIONS",
     "GPUS",
+    "LIMITS",
     "PROFILES",
     "SUPPORTED_OS",
+    "XIDS",
     "Gpu",
     "architecture_runs_on",
     "companion",

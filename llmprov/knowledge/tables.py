@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from packaging.version import Version
 
+from llmprov.model.desired import LEAST_LIMIT, MOST_LIMIT
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -18,6 +20,14 @@ class Gpu:
     name: str
     ids: tuple[str, ...]
     arch: str
+    #: Precision (`bf16`) -> TFLOP/s of the datasheet; empty where they were not found in the maker's own words.
+    tflops: dict[str, float]
+    #: GB/s of the datasheet; None likewise.
+    bandwidth_gb_s: float | None
+    #: Whether a sound driver reports ECC.
+    ecc: bool
+    #: NVLinks of a card on its baseboard; 0 where it has none, or a bridge that may be missing.
+    nvlinks: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,16 @@ def _table(name: str) -> dict[str, Any]:
 def _gpus() -> dict[str, Gpu]:
     found: dict[str, Gpu] = {}
     for row in _table("gpus")["gpus"]:
-        gpu = Gpu(row["name"], tuple(row["ids"]), row["arch"])
+        sure = row.get("checked", True)
+        gpu = Gpu(
+            row["name"],
+            tuple(row["ids"]),
+            row["arch"],
+            dict(row["tflops"]) if sure else {},
+            row["bandwidth_gb_s"] if sure else None,
+            row.get("ecc", False),
+            row.get("nvlinks", 0),
+        )
         for identifier in gpu.ids:
             if identifier in found:
                 raise ValueError(f"knowledge/gpus.yml: id {identifier} stands twice")
@@ -49,6 +68,22 @@ def _gpus() -> dict[str, Gpu]:
 
 
 GPUS = _gpus()
+
+
+@cache
+def _limits() -> dict[str, float]:
+    found: dict[str, float] = _table("gpus")["limits"]
+    for key, percent in found.items():
+        if not LEAST_LIMIT <= percent <= MOST_LIMIT:
+            raise ValueError(f"knowledge/gpus.yml: a limit of {percent} % of the datasheet ({key}) makes no sense")
+    return found
+
+
+#: Key (`tflops_bf16`) -> the least that a sound card reaches, in percent of its datasheet.
+LIMITS = _limits()
+
+#: XID -> its row in NVIDIA's catalogue: `mnemonic`, and `action` or `investigate`.
+XIDS: dict[str, dict[str, str]] = {str(number): row for number, row in _table("xid")["xids"].items()}
 
 #: ID of /etc/os-release -> supported versions.
 SUPPORTED_OS: dict[str, list[str]] = _table("hosts")["os"]

@@ -30,7 +30,7 @@ from llmprov.model.environment import EnvironmentSpec
 from llmprov.model.observation import CondaPrefix, Environment, EnvironmentRecord, GpuDevice, Jupyter, Observation
 from llmprov.model.plan import Action, Kind, Plan, Refusal
 from llmprov.model.report import FleetReport, HostReport, RunInfo, Status
-from llmprov.model.verification import Check, CheckStatus, Measurement, Verification
+from llmprov.model.verification import Check, CheckStatus, Device, Measurement, Verification
 
 __all__ = [
     "ROLES",
@@ -42,6 +42,7 @@ __all__ = [
     "CondaEnvVars",
     "CondaPrefix",
     "Desired",
+    "Device",
     "Environment",
     "EnvironmentDeclaration",
     "EnvironmentRecord",

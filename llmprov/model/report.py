@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmprov.model.observation import Observation
 from llmprov.model.plan import Action, Plan
-from llmprov.model.verification import Check, Measurement
+from llmprov.model.verification import Check, Device, Measurement
 
 
 class Status(StrEnum):
@@ -62,6 +62,9 @@ class HostReport(_Record):
     failures: list[Failure] = []
     checks: list[Check] = []
     measurements: list[Measurement] = []
+    devices: list[Device] = []
+    not_reported: list[str] = Field([], description="What devices and drivers do not tell: neither healthy nor ill.")
+    digests: dict[str, str] = Field({}, description="SHA-256 of seeded computations, by device: a cohort must agree.")
     drift: list[Action] = Field([], description="What differed from the declaration when verified.")
     torch: str | None = None
     python: str | None = None

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Text = Annotated[str, Field(max_length=4000)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Value = bool | int | Finite | Text | None
 
@@ -45,6 +46,21 @@ class Measurement(BaseModel):
     value: Finite
     unit: Annotated[str, Field(max_length=40)]
     samples: Annotated[list[Finite], Field(max_length=1000)] = []
+    #: What it was measured on: `cpu`, `gpu0`; empty for the host as a whole.
+    device: Annotated[str, Field(pattern=r"^[a-z0-9]{0,20}$")] = ""
+
+
+class Device(BaseModel):
+    """One GPU, as the payload found it: what to call it, and what to write on the form when it is sent back."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    label: Annotated[str, Field(pattern=r"^[a-z0-9]{1,20}$")]
+    name: Annotated[str, Field(max_length=200)] = ""
+    address: Annotated[str, Field(max_length=40)] = ""
+    device_id: Annotated[str, Field(max_length=20)] = ""
+    uuid: Annotated[str, Field(max_length=80)] = ""
+    serial: Annotated[str, Field(max_length=80)] = ""
 
 
 class Verification(BaseModel):
@@ -60,3 +76,9 @@ class Verification(BaseModel):
     device: Annotated[str, Field(max_length=200)] = ""
     checks: Annotated[list[Check], Field(max_length=2000)]
     measurements: Annotated[list[Measurement], Field(max_length=2000)] = []
+    #: The GPUs on the PCI bus, in the order of their addresses.
+    devices: Annotated[list[Device], Field(max_length=64)] = []
+    #: What the devices and their drivers do not tell: neither healthy nor ill.
+    not_reported: Annotated[list[Text], Field(max_length=2000)] = []
+    #: `gpu0.gradients` -> SHA-256 of a seeded computation: hosts of a kind must agree.
+    digests: Annotated[dict[Annotated[str, Field(max_length=80)], Sha256], Field(max_length=1000)] = {}

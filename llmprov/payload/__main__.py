@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import platform
-import re
+import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from llmprov.payload import PAYLOAD_VERSION, classifier, language_model, packages, torch_build
-from llmprov.payload.document import FAIL, PASS, CleanStdout, check, say
+from llmprov.payload import PAYLOAD_VERSION, health, packages
+from llmprov.payload.document import INCONCLUSIVE, NOT_REPORTED, PASS, CleanStdout, check
+from llmprov.payload.health.cards import Cards, read_cards
+from llmprov.payload.health.machine import Machine
+from llmprov.payload.stages import Stage
 
 #: What is looked at where nothing was declared, as when started by hand.
 NOTHING_DECLARED: Dict[str, Any] = {
@@ -23,68 +27,155 @@ NOTHING_DECLARED: Dict[str, Any] = {
     "cuda": "any",
     "gpu_count": 0,
     "min_accuracy": 0.95,
+    "timeout_s": 3600,
 }
 
+#: Time kept back from the whole, in seconds, so that a stage that hangs is told of and not only killed.
+RESERVE_S = 10.0
 
-def collect(declared: Dict[str, Any], level: str) -> Dict[str, Any]:
+LEVELS = ("quick", "standard", "soak")
+
+
+class Document:
+    """The document in the making."""
+
+    def __init__(self, level: str) -> None:
+        version = platform.python_version()
+        self.content: Dict[str, Any] = {
+            "payload_version": PAYLOAD_VERSION,
+            "level": level,
+            "python": version,
+            "torch": None,
+            "device": "cpu",
+            "devices": [],
+            "checks": [check("python.version", PASS, "Python %s" % version, version)],
+            "not_reported": [],
+            "measurements": [],
+            "digests": {},
+        }
+
+    def add(self, checks: List[Dict[str, Any]]) -> None:
+        """Take checks in; what a device does not report is listed apart."""
+        self.content["checks"] += [one for one in checks if one["status"] != NOT_REPORTED]
+        self.content["not_reported"] += [one["summary"] for one in checks if one["status"] == NOT_REPORTED]
+
+    def take(self, answer: Dict[str, Any]) -> Dict[str, Any]:
+        """Take a stage's answer in, and give it back."""
+        self.add(answer["checks"])
+        for figure in answer["measurements"]:
+            if all(map(math.isfinite, [figure["value"], *figure["samples"]])):
+                self.content["measurements"].append(figure)
+            else:
+                name = ".".join(filter(None, [figure["device"], figure["key"]]))
+                self.add([check(name, INCONCLUSIVE, "the figure became %s" % figure["value"])])
+        self.content["digests"].update(answer["digests"])
+        for key in ("torch", "device"):
+            self.content[key] = answer.get(key) or self.content[key]
+        return answer
+
+
+def collect(declared: Dict[str, Any], level: str, minutes: float = 0.0) -> Dict[str, Any]:
     """Run everything of a level and return the document."""
     began = time.monotonic()
-    version = platform.python_version()
-    checks = [check("python.version", PASS, "Python %s" % version, version)]
-    checks += packages.check_packages(declared["packages"])
-    checks += packages.check_imports(declared["imports"])
-    document: Dict[str, Any] = {
-        "payload_version": PAYLOAD_VERSION,
-        "level": level,
-        "python": version,
-        "torch": None,
-        "device": "cpu",
-        "measurements": [],
+    deadline = began + max(declared["timeout_s"] - RESERVE_S, 5.0) + 60 * minutes
+    document, machine = Document(level), Machine()
+    cards = read_cards(machine, declared)
+    document.content["devices"] = [_device(card) for card in cards]
+    document.add(health.look(machine, cards, declared))
+    document.add(packages.check_packages(declared["packages"]))
+    question = {"declared": declared, "level": level, "minutes": minutes}
+    told = document.take(Stage("software", "", question).finish(deadline))
+    if told.get("cards"):
+        _each_card(document, question, cards, told["cards"], "device", deadline)
+    if level == "standard" and document.content["torch"]:
+        _together(document, question, told.get("cards", 0), deadline)
+    if level == "soak" and document.content["torch"]:
+        _each_card(document, question, cards, told.get("cards", 0), "soak", deadline)
+        # What broke under load is seen only now.
+        _look_again(document, machine, declared)
+    document.content["elapsed_s"] = round(time.monotonic() - began, 3)
+    return document.content
+
+
+def _device(card: Any) -> Dict[str, Any]:
+    return {
+        "label": "gpu%d" % card.index,
+        "name": card.row.get("name") or card.text(r"product_name") or card.device_id,
+        "address": card.address,
+        "device_id": card.device_id,
+        "uuid": card.uuid or "",
+        "serial": card.text(r"serial") or "",
     }
-    document["checks"] = checks + _torch(declared, document)
-    document["elapsed_s"] = round(time.monotonic() - began, 3)
-    return document
 
 
-def _torch(declared: Dict[str, Any], document: Dict[str, Any]) -> List[Dict[str, Any]]:
-    imported = packages.check_import("torch")
-    if imported["status"] != PASS:
-        return [imported] if declared["torch"] else []
-    import torch
+def _each_card(
+    document: Document, question: Dict[str, Any], cards: Cards, count: int, task: str, deadline: float
+) -> None:
+    """One process a card, all at once; the processors where there is no card. `standard` takes the cards one by one."""
+    stages = []
+    for label, visible, row in _visible(cards, count) or [("cpu", {}, {})]:
+        own = {**question, "label": label, "declared": {**question["declared"], "gpu_row": row}}
+        stage = Stage(task, label, own, visible)
+        if question["level"] == "standard":
+            document.take(stage.finish(deadline))
+        else:
+            stages.append(stage)
+    for stage in stages:
+        document.take(stage.finish(deadline))
 
-    document["torch"] = str(torch.__version__)
-    checks = torch_build.check_torch(torch, declared["torch"])
-    checks += torch_build.check_cuda(torch, declared["cuda"], declared["gpu_count"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    document["device"] = torch.cuda.get_device_name(0) if device.type == "cuda" else "cpu"
-    say("training a classifier on %s" % device)
-    try:
-        result = classifier.train(torch, device)
-    except Exception as error:
-        summary = "training raised %s: %s" % (type(error).__name__, str(error)[:300])
-        return [
-            *checks,
-            check("train.run", FAIL, summary, evidence=traceback.format_exc(), remedy="reinstall torch"),
-        ]
-    judged, document["measurements"] = classifier.judge(result, declared["min_accuracy"])
-    if any(re.match(r"transformers\b", text, re.I) for text in declared["packages"]):
-        more, figures = language_model.prove(torch)
-        judged, document["measurements"] = judged + more, document["measurements"] + figures
-    return checks + judged
+
+def _visible(cards: Cards, count: int) -> List[Any]:
+    """Label, environment and row of each card that torch may use, named by UUID where the driver tells it."""
+    known = [card for card in cards if card.uuid]
+    if len(known) == count:
+        return [("gpu%d" % card.index, {"CUDA_VISIBLE_DEVICES": str(card.uuid)}, card.row) for card in known]
+    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return [("gpu%d" % index, {**order, "CUDA_VISIBLE_DEVICES": str(index)}, {}) for index in range(count)]
+
+
+def _together(document: Document, question: Dict[str, Any], count: int, deadline: float) -> None:
+    """The world of all cards, or of two processes on processors; nothing for a single card."""
+    if count == 1 or (not count and (os.cpu_count() or 1) < 2):
+        return
+    figures = [one for one in document.content["measurements"] if one["key"] == "train.tokens_per_s"]
+    sizes = [one for one in document.content["checks"] if one["id"].endswith(".train.size") and one["measured"]]
+    if not figures or not sizes:
+        return
+    # Two processes share the processors that one had alone.
+    alone = sum(one["value"] for one in figures)
+    own = {**question, "processes": count or 2, "size": sizes[0]["measured"], "alone_tokens_per_s": alone}
+    threads = {} if count else {"OMP_NUM_THREADS": str(max((os.cpu_count() or 2) // 2, 1))}
+    document.take(Stage("world", "", own, threads).finish(deadline))
+
+
+def _look_again(document: Document, machine: Machine, declared: Dict[str, Any]) -> None:
+    before = {one["id"] for one in document.content["checks"] if one["status"] != PASS}
+    after = health.look(machine, read_cards(machine, declared), declared)
+    worse = [one for one in after if one["status"] not in (PASS, NOT_REPORTED) and one["id"] not in before]
+    kept = {one["id"] for one in worse}
+    document.content["checks"] = [one for one in document.content["checks"] if one["id"] not in kept]
+    document.add([{**one, "summary": "after the soak: %s" % one["summary"]} for one in worse])
+
+
+def _stop(*_: object) -> None:
+    for stage in list(Stage.running):
+        stage.stop()
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Print one JSON document, alone, on standard output; exit code 0 whenever it was printed."""
     parser = argparse.ArgumentParser(prog="llmprov.payload", description=__doc__)
-    parser.add_argument("--level", choices=["quick"], default="quick", help="how much to measure")
+    parser.add_argument("--level", choices=LEVELS, default="quick", help="how much to measure")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long to soak")
     parser.add_argument("--declared", metavar="FILE", help="JSON of what was declared; - is standard input")
     options = parser.parse_args(argv)
     declared = dict(NOTHING_DECLARED)
     if options.declared:
         with sys.stdin if options.declared == "-" else Path(options.declared).open(encoding="utf-8") as handle:
             declared.update(json.load(handle))
+    signal.signal(signal.SIGTERM, _stop)
     with CleanStdout() as out:
-        out.write(collect(declared, options.level))
+        out.write(collect(declared, options.level, options.minutes if options.level == "soak" else 0.0))
     return 0
 
 

@@ -11,6 +11,8 @@ from typing import Any, Dict, List, Optional, Union
 Value = Union[bool, int, float, str, None]
 
 PASS, WARN, FAIL, INCONCLUSIVE = "pass", "warn", "fail", "inconclusive"
+#: Not an outcome: what a device does not tell of itself, listed apart from the checks.
+NOT_REPORTED = "not_reported"
 
 #: Longest text kept as evidence, in characters: enough for the end of a traceback.
 EVIDENCE_LIMIT = 2000
@@ -39,13 +41,28 @@ def check(
     }
 
 
+def not_reported(check_id: str, what: str, expected: bool = False) -> Dict[str, Value]:
+    """Something that is not told here; inconclusive where it was `expected` to be."""
+    summary = "%s is not reported" % what
+    if expected:
+        return check(check_id, INCONCLUSIVE, summary, remedy="update the driver, or look with the vendor's own tools")
+    return check(check_id, NOT_REPORTED, summary)
+
+
 def _finite(value: Value) -> Value:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def measurement(key: str, value: float, unit: str, samples: Optional[List[float]] = None) -> Dict[str, Any]:
-    """One figure; its key carries the unit."""
-    return {"key": key, "value": value, "unit": unit, "samples": samples or []}
+#: Most single readings kept of one figure: what statistics on the controller need, and no more.
+SAMPLE_LIMIT = 200
+
+
+def measurement(
+    key: str, value: float, unit: str, samples: Optional[List[float]] = None, device: str = ""
+) -> Dict[str, Any]:
+    """One figure; its key carries the unit. `device` is what it was measured on: `cpu`, `gpu0`; empty for the host."""
+    kept = (samples or [])[:SAMPLE_LIMIT]
+    return {"key": key, "value": value, "unit": unit, "samples": kept, "device": device}
 
 
 class CleanStdout:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from llmprov.model import Action, FleetReport, HostReport, Kind
 
 #: Key -> heading of the column; the unit stands in the heading.
-HEADLINES = {"classifier.samples_per_s": "samples/s"}
+HEADLINES = {"train.tokens_per_s": "tokens/s"}
 
 
 def headline(row: HostReport, key: str) -> str:
-    """One measurement of a host with thousands parted, or an empty text where it was not measured."""
-    found = next((m for m in row.measurements if m.key == key), None)
-    return f"{found.value:,.0f}" if found else ""
+    """One measurement, summed over the host's devices, with thousands parted; empty where it was not measured."""
+    found = [m.value for m in row.measurements if m.key == key]
+    return f"{sum(found):,.0f}" if found else ""
 
 
 def accuracy(row: HostReport) -> str:

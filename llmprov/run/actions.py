@@ -34,7 +34,7 @@ from llmprov.plan import decide, specs, to_build
 from llmprov.plan import environment as environment_plan
 from llmprov.plan import jupyter as jupyter_plan
 from llmprov.plan.environment import Change
-from llmprov.run import delivery, environment_file, environments, payload_run, variables
+from llmprov.run import delivery, environment_file, environments, payload_run, soak, variables
 from llmprov.run.delivery import Delivery
 
 Result = dict[str, Any]
@@ -285,22 +285,26 @@ def verify(action: Any, task_vars: Variables) -> Result:
     desired = Desired.model_validate(given["desired"])
     planned = Plan.model_validate(given["plan"])
     seen = Observation.model_validate(given["observation"])
-    declared = payload_run.declaration(desired, planned, seen)
-    answer = action._execute_module(
-        module_name="llmprov_verify",
-        module_args={
-            "python": f"{desired.verify.env_path}/bin/python",
-            "payload": base64.b64encode(payload_run.zipapp()).decode("ascii"),
-            "declared": json.dumps(declared),
-            "timeout_s": desired.verify.timeout_s,
-            "variables": payload_run.environment_variables(desired),
-        },
-        task_vars=task_vars,
-    )
+    wanted = desired.verify
+    arguments = {
+        "python": f"{wanted.env_path}/bin/python",
+        "payload": base64.b64encode(payload_run.zipapp()).decode("ascii"),
+        "declared": json.dumps(payload_run.declaration(desired, planned, seen)),
+        "level": wanted.level,
+        "minutes": wanted.soak_minutes if wanted.level == "soak" else 0,
+        "timeout_s": wanted.timeout_s,
+        "variables": payload_run.environment_variables(desired),
+    }
+    module = _module(action, task_vars, "llmprov_verify", {})
+    if wanted.stop:
+        answer = module(work="stop")
+    elif wanted.level == "soak":
+        answer = soak.run(module, arguments, wanted)
+    else:
+        answer = module(**arguments)
     if answer.get("unreachable") or "exit_code" not in answer:
-        return {**answer, "llmprov": {"kind": "verify"}}
-    seen_there = payload_run.read(answer, desired.verify)
-    return _verified(seen_there)
+        return {**soak.explained(answer), "llmprov": {"kind": "verify"}}
+    return _verified(payload_run.read(answer, wanted))
 
 
 def _verified(verification: Verification) -> Result:

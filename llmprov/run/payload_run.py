@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import zipfile
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import llmprov
-from llmprov.knowledge import gpu_by_id
+from llmprov.knowledge import LIMITS, XIDS, gpu_by_id
 from llmprov.model import Check, CheckStatus, Desired, Observation, Plan, Verification, VerifyVars
 from llmprov.plan import specs
 
@@ -28,7 +29,7 @@ def zipapp() -> bytes:
     """The payload as one file that any Python runs; the same bytes for the same sources."""
     package = Path(llmprov.__file__).parent
     files = {"llmprov/__init__.py": package / "__init__.py"}
-    files |= {f"llmprov/payload/{p.name}": p for p in sorted((package / "payload").glob("*.py"))}
+    files |= {f"llmprov/{p.relative_to(package)}": p for p in sorted((package / "payload").rglob("*.py"))}
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in [("__main__.py", MAIN), *((n, p.read_text("utf-8")) for n, p in files.items())]:
@@ -50,8 +51,18 @@ def declaration(desired: Desired, planned: Plan, seen: Observation) -> dict[str,
         "torch": {"version": desired.pytorch.version, "variant": variant} if torch_wanted else None,
         "cuda": cuda,
         "gpu_count": len(seen.gpus),
-        "gpus": [known.name if (known := gpu_by_id(gpu.device_id)) else gpu.device_id for gpu in seen.gpus],
         "min_accuracy": desired.verify.min_accuracy,
+        "timeout_s": desired.verify.timeout_s,
+        "env_path": desired.verify.env_path,
+        "expected_gpu_count": None if desired.verify.gpu_count < 0 else desired.verify.gpu_count,
+        "expected_gpu_model": desired.verify.gpu_model,
+        "mig": desired.verify.mig,
+        "model_size": desired.verify.model_size,
+        "limits": {**LIMITS, **desired.verify.limits},
+        "min_link_gbit_s": desired.verify.min_link_gbit_s,
+        "data_path": desired.verify.data_path,
+        "gpu_rows": {gpu.device_id: asdict(row) for gpu in seen.gpus if (row := gpu_by_id(gpu.device_id))},
+        "xids": XIDS if seen.gpus else {},
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmprov.errors import UsageError
+from llmprov.knowledge import GPUS
 from llmprov.model import ROLES, SITE, Desired, MinicondaVars
 from llmprov.model.desired import SHARED, role_default, shared_name, variable_names
 
@@ -45,7 +46,7 @@ def desired_from(values: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Des
         if name in values:
             by_role.setdefault(role.role, {})[name.removeprefix(f"{role.role}_")] = values[name]
     try:
-        return Desired.model_validate(by_role)
+        desired = Desired.model_validate(by_role)
     except ValidationError as error:
         first = error.errors()[0]
         name = _as_set("_".join(str(part) for part in first["loc"][:2]), task_vars)
@@ -53,6 +54,18 @@ def desired_from(values: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Des
         reason = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
         given = "" if first["msg"].startswith("Value error") else f", and is {first['input']!r}"
         raise UsageError(f"variable `{name}`{item}{origin(task_vars.get(name))} is wrong: {reason}{given}") from None
+    _refuse_unknown_gpu(desired.verify.gpu_model, task_vars)
+    return desired
+
+
+def _refuse_unknown_gpu(model: str, task_vars: Mapping[str, Any]) -> None:
+    known = {gpu.name for gpu in GPUS.values()}
+    if model and model not in known:
+        begin = sorted(name for name in known if name.lower().startswith(model.lower()))
+        near = begin or difflib.get_close_matches(model, known, n=1)
+        advice = f"did you mean `{near[0]}`?" if near else f"it should be one of {', '.join(sorted(known))}"
+        name = "verify_gpu_model"
+        raise UsageError(f"variable `{name}`{origin(task_vars.get(name))} is wrong: no GPU is `{model}`: {advice}")
 
 
 def _as_set(name: str, task_vars: Mapping[str, Any]) -> str:

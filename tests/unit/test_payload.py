@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 with warnings.catch_warnings(action="ignore"):
     import torch._dynamo  # noqa: F401
 
-ON_HOSTS = [*ROOT.glob("llmprov/payload/*.py"), *ROOT.glob("roles/*/library/*.py")]
+ON_HOSTS = [*ROOT.glob("llmprov/payload/**/*.py"), *ROOT.glob("roles/*/library/*.py")]
 ON_HOSTS += ROOT.glob("roles/*/module_utils/*.py")
 
 
@@ -54,7 +54,13 @@ def test_a_sound_installation_trains(archive):
     assert {check.status for check in checks.values()} == {"pass"}
     assert checks["train.accuracy"].measured >= 0.95
     assert document.torch == "2.13.0+cpu"
-    assert [m.key for m in document.measurements] == ["classifier.samples_per_s", "classifier.train_s"]
+    figures = {(m.device, m.key): m for m in document.measurements}
+    assert {("", "classifier.samples_per_s"), ("cpu", "memory.bandwidth_gb_s"), ("cpu", "matmul.tflops_fp32")} <= set(
+        figures
+    )
+    assert figures["cpu", "train.tokens_per_s"].value > 0
+    assert len(figures["cpu", "train.step_time_ms"].samples) == 20
+    assert set(document.digests) == {"cpu.matmul", "cpu.loss", "cpu.gradients"}
 
 
 def test_the_document_stands_alone_on_standard_output(archive):

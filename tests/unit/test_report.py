@@ -31,7 +31,10 @@ def fleet():
         torch="2.13.0+cpu",
         device="cpu",
         checks=[Check(id="train.accuracy", status="pass", measured=0.998)],
-        measurements=[Measurement(key="classifier.samples_per_s", value=123456.7, unit="samples/s")],
+        measurements=[
+            Measurement(key="train.tokens_per_s", value=value, unit="tokens/s", device=device)
+            for device, value in (("gpu0", 123000.0), ("gpu1", 456.7))
+        ],
     )
     others = [row(f"host-{s}", s, summary="because", remedy="do this") for s in Status if s is not Status.PASS]
     return aggregate.fleet(run_info(), [*others, passed, passed.model_copy(update={"host": "b"})], 4, ["ouch"])

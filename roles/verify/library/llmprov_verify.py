@@ -6,6 +6,8 @@ from __future__ import annotations
 import base64
 import os
 import selectors
+import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -18,10 +20,16 @@ module: llmprov_verify
 short_description: Run the verification payload on the host
 description: The payload comes as a module argument and its document goes back as the module's result.
 options:
-  python: {type: path, required: true, description: The environment's Python.}
-  payload: {type: str, required: true, description: The payload as a base64 zipapp; set by the action plugin.}
-  declared: {type: str, required: true, description: "What was declared, as JSON, for its standard input."}
+  work:
+    type: str
+    choices: [run, start, take, stop]
+    default: run
+    description: Run the payload; or start a soak and return, take what it left, or stop it.
+  python: {type: path, default: "", description: The environment's Python.}
+  payload: {type: str, default: "", description: The payload as a base64 zipapp; set by the action plugin.}
+  declared: {type: str, default: "{}", description: "What was declared, as JSON."}
   level: {type: str, default: quick, description: How much to measure.}
+  minutes: {type: float, default: 0, description: "How long a soak trains."}
   timeout_s: {type: int, default: 600, description: "How long it may run, in seconds."}
   variables: {type: dict, default: {}, description: Environment variables of the environment's users.}
 author: [llmprov]
@@ -29,6 +37,9 @@ author: [llmprov]
 
 #: More than this is no document; reading on would only fill the controller's memory. In bytes.
 LIMIT = 4_000_001
+
+#: How long a soak that was told to stop has for it, in seconds.
+STOP_S = 60
 
 
 def collect(process, deadline):
@@ -53,20 +64,23 @@ def collect(process, deadline):
     return kept, False
 
 
-def run(params, path):
-    argv = [params["python"], "-I", path, "--level", params["level"], "--declared", "-"]
-    with tempfile.TemporaryFile() as declared:
-        declared.write(params["declared"].encode())
-        declared.seek(0)
-        process = subprocess.Popen(
-            argv,
-            stdin=declared,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            cwd="/",
-            env=dict(os.environ, **params["variables"]),
-        )
+def command(params, path, declared):
+    argv = [params["python"], "-I", path, "--level", params["level"], "--declared", declared]
+    return [*argv, "--minutes", str(params["minutes"])]
+
+
+def run(params, folder):
+    """Run the payload and wait for it."""
+    path = put(params, folder)
+    process = subprocess.Popen(
+        command(params, path, folder + "/declared.json"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        cwd="/",
+        env=dict(os.environ, **params["variables"]),
+    )
     kept, timed_out = collect(process, time.monotonic() + params["timeout_s"])
     # The payload leads a process group of its own: nothing it started outlives it.
     try:
@@ -76,23 +90,136 @@ def run(params, path):
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         code = process.wait()
-    text = kept[process.stdout]
+    return answer(code, kept[process.stdout], kept[process.stderr], timed_out)
+
+
+def answer(code, text, said, timed_out=False):
     return {
         "exit_code": code,
         "timed_out": timed_out,
         "truncated": len(text) >= LIMIT,
         "document": text[: 20000 if len(text) >= LIMIT else LIMIT].decode("utf-8", "replace"),
-        "stderr": kept[process.stderr].decode("utf-8", "replace"),
+        "stderr": said[-20000:].decode("utf-8", "replace"),
     }
+
+
+def put(params, folder):
+    path = folder + "/payload.pyz"
+    with open(path, "wb") as handle:
+        handle.write(base64.b64decode(params["payload"]))
+    with open(folder + "/declared.json", "w", encoding="utf-8") as handle:
+        handle.write(params["declared"])
+    return path
+
+
+# -- a soak: it goes on when the connection that started it is lost ----------------------------------------------------
+
+
+def job_folder():
+    return "/var/tmp/llmprov-soak-%d" % os.geteuid()
+
+
+def start(params, folder):
+    """Start a soak that nobody waits for, unless one runs; it ends by itself."""
+    if running(folder):
+        return {"running": True, "started": False}
+    shutil.rmtree(folder, ignore_errors=True)
+    # Not one that somebody else made: whoever owns the folder could change what runs.
+    os.mkdir(folder, 0o700)
+    path = put(params, folder)
+    words = " ".join(shlex.quote(word) for word in command(params, path, folder + "/declared.json"))
+    script = "%s > %s/out 2> %s/err; echo $? > %s/code.new; mv %s/code.new %s/code" % ((words,) + (folder,) * 5)
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", script],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+        env=dict(os.environ, **params["variables"]),
+    )
+    with open(folder + "/process", "w", encoding="utf-8") as handle:
+        handle.write("%d %s" % (process.pid, began(process.pid)))
+    return {"running": True, "started": True}
+
+
+def began(pid):
+    """When a process began, in the kernel's ticks: with its id it names the process for good."""
+    try:
+        with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as handle:
+            words = handle.read().rpartition(")")[2].split()
+        return "" if words[0] == "Z" else words[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def running(folder):
+    """The id of the soak's first process, which leads its group; None where none runs."""
+    try:
+        with open(folder + "/process", encoding="utf-8") as handle:
+            pid, _, ticks = handle.read().partition(" ")
+    except OSError:
+        return None
+    return int(pid) if ticks and began(int(pid)) == ticks else None
+
+
+def take(folder):
+    """What the soak left, once it has ended; the folder goes."""
+    if running(folder):
+        return {"running": True}
+    texts = []
+    for name in ("code", "out", "err"):
+        try:
+            with open("%s/%s" % (folder, name), "rb") as handle:
+                texts.append(handle.read(LIMIT))
+        except OSError:
+            texts.append(b"")
+    gone = not os.path.isdir(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    if gone:
+        return {"running": False, "gone": True}
+    # Without a code the host lost its power, or somebody killed the whole group.
+    code = int(texts[0]) if texts[0].strip().isdigit() else -signal.SIGKILL
+    return dict(answer(code, texts[1], texts[2]), running=False)
+
+
+def stop(folder):
+    """Tell the soak to end with what it has, and wait for that; what does not listen is killed."""
+    leader = running(folder)
+    if leader:
+        for pid in members(leader):
+            if pid != leader:
+                os.kill(pid, signal.SIGTERM)
+                break
+        deadline = time.monotonic() + STOP_S
+        while running(folder) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        if running(folder):
+            os.killpg(leader, signal.SIGKILL)
+    return take(folder)
+
+
+def members(leader):
+    """Processes of the group, oldest first: the shell, then the payload."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and os.getpgid(int(name)) == leader:
+                found.append(int(name))
+        except OSError:
+            continue
+    return sorted(found, key=lambda pid: (int(began(pid) or 0), pid))
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
-            "python": {"type": "path", "required": True},
-            "payload": {"type": "str", "required": True, "no_log": True},
-            "declared": {"type": "str", "required": True},
+            "python": {"type": "path", "default": ""},
+            "payload": {"type": "str", "default": "", "no_log": True},
+            "declared": {"type": "str", "default": "{}"},
+            "work": {"type": "str", "choices": ["run", "start", "take", "stop"], "default": "run"},
             "level": {"type": "str", "default": "quick"},
+            "minutes": {"type": "float", "default": 0},
             "timeout_s": {"type": "int", "default": 600},
             "variables": {"type": "dict", "default": {}},
         },
@@ -100,14 +227,16 @@ def main():
     )
     # Python keeps compiled files beside the modules: for every user of the host, whatever root's umask is.
     os.umask(0o022)
+    work, folder = module.params["work"], job_folder()
+    if work in ("take", "stop"):
+        module.exit_json(changed=False, **(take(folder) if work == "take" else stop(folder)))
     if not os.access(module.params["python"], os.X_OK):
         module.exit_json(changed=False, exit_code=None, document="", stderr="")
-    with tempfile.TemporaryDirectory(prefix="llmprov-", dir=module.tmpdir) as folder:
-        path = os.path.join(folder, "payload.pyz")
-        with open(path, "wb") as handle:
-            handle.write(base64.b64decode(module.params["payload"]))
-        answer = run(module.params, path)
-    module.exit_json(changed=False, **answer)
+    if work == "start":
+        module.exit_json(changed=False, **start(module.params, folder))
+    with tempfile.TemporaryDirectory(prefix="llmprov-", dir=module.tmpdir) as own:
+        done = run(module.params, own)
+    module.exit_json(changed=False, **done)
 
 
 if __name__ == "__main__":

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from enum import StrEnum
+from typing import Annotated
+
 import typer
 
 from llmprov.cli import _common
 from llmprov.run import ansible, session
 
 
+class Level(StrEnum):
+    """The variable `verify_level`, as an option."""
+
+    QUICK = "quick"
+    STANDARD = "standard"
+    SOAK = "soak"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("verify", epilog="Example: llmprov verify -i inventory/cluster.yml --strict")(verify)
+    app.command("verify", epilog="Example: llmprov verify -i inventory/cluster.yml --level standard")(verify)
 
 
 @_common.ansible_options
 def verify(
     options: ansible.Options,
     runs: _common.RunsOption = _common.RUNS,
+    level: Annotated[
+        Level | None, typer.Option("--level", help="How much to measure: seconds, minutes, or --minutes of training.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="How long a soak trains; it survives a lost connection.")
+    ] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="End the soak that runs, and take what it measured.")] = False,
     strict: _common.StrictOption = False,
     as_json: _common.JsonOption = False,
 ) -> None:
     """Verify every host against the declared state and train on it. Installs nothing."""
+    given = {"verify_level": level and level.value, "verify_soak_minutes": minutes, "verify_stop": stop or None}
+    more = {name: value for name, value in given.items() if value is not None}
+    if more:
+        options = dataclasses.replace(options, extra_vars=(*options.extra_vars, json.dumps(more)))
     _common.run_and_show(session.VERIFY, options, runs, as_json, strict=strict)

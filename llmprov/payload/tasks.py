@@ -12,7 +12,7 @@ import traceback
 from typing import Any, Callable, Dict, List
 
 from llmprov.payload import classifier, language_model, limits, packages, torch_build
-from llmprov.payload.document import FAIL, PASS, WARN, CleanStdout, check, measurement, say
+from llmprov.payload.document import FAIL, INCONCLUSIVE, PASS, WARN, CleanStdout, check, measurement, say
 from llmprov.payload.measure import bandwidth, digest, fine_tuning, input_pipeline, matmul, parallel, training
 from llmprov.payload.measure.device import Device
 from llmprov.payload.measure.figures import median
@@ -163,6 +163,9 @@ def soak(question: Question, answer: Answer) -> None:
 #: The last steps of a soak may take this much longer than the first, as a fraction: more is a card that tires.
 TIRED = 0.05
 
+#: A shorter soak than this, in seconds, says nothing of heat.
+SHORT_S = 60.0
+
 
 def _soaked(label: str, window: training.Window) -> Any:
     part = max(len(window.step_s) // 10, 1)
@@ -170,11 +173,14 @@ def _soaked(label: str, window: training.Window) -> Any:
     slower = last / first - 1
     evidence = "median step %.1f ms in the first tenth, %.1f ms in the last" % (1000 * first, 1000 * last)
     tired = slower > TIRED
-    summary = "%s %s over %.1f minutes" % (label, "got slower" if tired else "kept its pace", window.elapsed_s / 60)
-    remedy = "check cooling: a device that slows down as it warms up" if tired else ""
-    checks = [
-        check("%s.soak.pace" % label, WARN if tired else PASS, summary, slower, TIRED, "fraction", evidence, remedy)
-    ]
+    status, told, remedy = PASS, "kept its pace", ""
+    if window.elapsed_s < SHORT_S:
+        status, told = INCONCLUSIVE, "soaked too short a time to tell whether it tires,"
+        remedy = "soak for some minutes at least"
+    elif tired:
+        status, told, remedy = WARN, "got slower", "check cooling: a device that slows down as it warms up"
+    summary = "%s %s over %.1f minutes" % (label, told, window.elapsed_s / 60)
+    checks = [check("%s.soak.pace" % label, status, summary, slower, TIRED, "fraction", evidence, remedy)]
     checks += training.held_back(label, "soak", window)
     figures = [
         measurement("soak.tokens_per_s", window.tokens_per_s, "tokens/s", device=label),

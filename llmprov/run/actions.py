@@ -302,8 +302,8 @@ def verify(action: Any, task_vars: Variables) -> Result:
         answer = soak.run(module, arguments, wanted)
     else:
         answer = module(**arguments)
-    if answer.get("unreachable") or "exit_code" not in answer:
-        return {**soak.explained(answer), "llmprov": {"kind": "verify"}}
+    if answer.get("unreachable") or ("exit_code" not in answer and not answer.get("gone")):
+        return {**answer, "llmprov": {"kind": "verify"}}
     return _verified(payload_run.read(answer, wanted))
 
 

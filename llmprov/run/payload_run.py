@@ -74,29 +74,32 @@ def environment_variables(desired: Desired) -> dict[str, str]:
 
 def read(answer: dict[str, Any], wanted: VerifyVars) -> Verification:
     """The document in a module's answer, or a failing one that says what came instead. All of it is untrusted."""
+    if answer.get("gone"):
+        sentence, remedy = "no soak runs on this host, and none has left its results", "start one: --level soak"
+        return _ended(sentence, "", remedy, CheckStatus.INCONCLUSIVE)
     code, text = answer["exit_code"], str(answer.get("document", ""))
     tail = _tail(str(answer.get("stderr", "")))
     if answer.get("timed_out"):
-        return _failed(
+        return _ended(
             f"the payload did not finish within {wanted.timeout_s} s",
             tail,
             "look at the host's load, or raise verify_timeout_s",
         )
     if code is None:
-        return _failed(
+        return _ended(
             f"there is no Python at {wanted.env_path}/bin/python to verify",
             tail,
             "provision the host first: `llmprov provision -i INVENTORY`",
         )
     if code != 0:
-        return _failed(f"the payload {_ending(code)}", tail, "read the evidence; if a package crashed, install it anew")
+        return _ended(f"the payload {_ending(code)}", tail, "read the evidence; if a package crashed, install it anew")
     if answer.get("truncated") or len(text) > DOCUMENT_LIMIT:
-        return _failed(f"the payload printed more than {DOCUMENT_LIMIT} bytes", _tail(text[-2000:]), GARBAGE_REMEDY)
+        return _ended(f"the payload printed more than {DOCUMENT_LIMIT} bytes", _tail(text[-2000:]), GARBAGE_REMEDY)
     try:
         return Verification.model_validate(json.loads(text, parse_constant=_no_constant))
     except (ValueError, ValidationError, RecursionError) as error:
         reason = str(error).splitlines()[0][:300]
-        return _failed(f"the payload printed no sound document: {reason}", _tail(text[:2000]), GARBAGE_REMEDY)
+        return _ended(f"the payload printed no sound document: {reason}", _tail(text[:2000]), GARBAGE_REMEDY)
 
 
 GARBAGE_REMEDY = "look for a sitecustomize or a .pth file in the environment that prints"
@@ -119,6 +122,6 @@ def _tail(text: str) -> str:
     return text.strip()[-1500:]
 
 
-def _failed(summary: str, evidence: str, remedy: str) -> Verification:
-    check = Check(id="payload.run", status=CheckStatus.FAIL, summary=summary, evidence=evidence, remedy=remedy)
+def _ended(summary: str, evidence: str, remedy: str, status: CheckStatus = CheckStatus.FAIL) -> Verification:
+    check = Check(id="payload.run", status=status, summary=summary, evidence=evidence, remedy=remedy)
     return Verification(payload_version="none", elapsed_s=0.0, checks=[check])

@@ -48,10 +48,3 @@ def _ask(module: Callable[..., Result]) -> Result:
         return module(work="take")
     except AnsibleConnectionFailure as error:
         return {"unreachable": True, "msg": str(error)}
-
-
-def explained(answer: Result) -> Result:
-    """An answer without a document, in words."""
-    if answer.get("gone"):
-        return {**answer, "failed": True, "msg": "no soak runs on this host, and none has left its results"}
-    return answer

@@ -21,7 +21,7 @@ from llmprov.knowledge import GPUS, LIMITS, tables
 from llmprov.payload import limits, tasks
 from llmprov.payload.__main__ import NOTHING_DECLARED, Document
 from llmprov.payload.document import measurement
-from llmprov.payload.measure import bandwidth, digest, fine_tuning, gpt, input_pipeline, matmul, training
+from llmprov.payload.measure import bandwidth, digest, fine_tuning, gpt, input_pipeline, matmul, sampler, training
 from llmprov.payload.measure.device import Device
 from llmprov.payload.measure.figures import median, percentile, variation
 from llmprov.payload.measure.gpt import SIZES, Size
@@ -179,6 +179,31 @@ def test_what_held_it_back_is_named(cpu):
     assert ids(checks, "warn") == {"cpu.train.held_back"}
 
 
+@pytest.mark.parametrize(
+    ("share", "idle", "throttled", "stolen", "word"),
+    [
+        (0.99, 0.0, 0.0, 0.0, None),
+        (0.1, 0.8, 0.0, 0.0, "a quota"),
+        (0.1, 0.8, 0.9, 0.0, "a CPU quota stopped it for 90 %"),
+        (0.3, 0.05, 0.0, 0.0, None),  # a busy machine
+        (0.5, 0.0, 0.0, 0.5, "hypervisor gave 50 %"),
+    ],
+)
+def test_what_holds_processors_back_is_told_from_a_busy_machine(share, idle, throttled, stolen, word):
+    one = sampler.Sampler("cpu", 2)
+    parts = {"share": share, "idle": idle, "throttled": throttled, "stolen": stolen}
+    one._cpu = {f"cpu_{name}_fraction": value for name, value in parts.items()}
+    assert [word in reason for reason in one.reasons()] == ([True] if word else [])
+
+
+def test_reasons_of_a_card_are_named_where_they_lasted():
+    one = sampler.Sampler("gpu0", 1)
+    one.readings = [{"power_w": 300.0, "sm_clock_mhz": 600.0}] * 40
+    one.seen.update({"hardware power brake": 40, "software power cap": 40, "hardware slowdown": 2})
+    assert one.reasons() == ["hardware power brake in 40 of 40 readings"]
+    assert one.figures() == {"power_w": 300.0, "sm_clock_mhz": 600.0}
+
+
 def spoken(value):
     return [measurement("memory.bandwidth_gb_s", value, "GB/s", device="gpu0")]
 
@@ -290,9 +315,12 @@ def test_adapters_that_do_not_learn_or_move_their_base_fail(first, last, moved):
     assert fine_tuning.judge("cpu", first, last, moved)["status"] == "fail"
 
 
-@pytest.mark.parametrize(("steps", "status"), [([0.1] * 50, "pass"), ([0.1] * 40 + [0.12] * 10, "warn")])
-def test_a_device_that_tires_in_a_soak_is_seen(steps, status):
-    window = training.Window(1000, 60.0, steps, 1.0, None, 0.1, {}, [])
+@pytest.mark.parametrize(
+    ("steps", "elapsed_s", "status"),
+    [([0.1] * 50, 60.0, "pass"), ([0.1] * 40 + [0.12] * 10, 60.0, "warn"), ([0.1] * 50, 5.0, "inconclusive")],
+)
+def test_a_device_that_tires_in_a_soak_is_seen(steps, elapsed_s, status):
+    window = training.Window(1000, elapsed_s, steps, 1.0, None, 0.1, {}, [])
     checks, _ = tasks._soaked("gpu0", window)
     assert [check["status"] for check in checks] == [status]
 

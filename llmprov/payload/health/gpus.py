@@ -24,6 +24,9 @@ def checks(machine: Machine, cards: Cards, declared: Dict[str, Any]) -> List[Dic
     found = _count(cards, declared)
     if not cards:
         return found
+    loaded = machine.read("/proc/driver/nvidia/version") or machine.read("/sys/module/nvidia/version")
+    if cards.problem and not loaded:
+        return found  # the subject `driver` says so
     if cards.problem:
         status = FAIL if declared.get("cuda") == "required" else INCONCLUSIVE
         remedy = "look at the driver: `nvidia-smi`, then `dmesg | grep -i nvrm`"

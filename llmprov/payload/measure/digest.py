@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 from typing import Any, Dict
 
 from llmprov.payload.measure import gpt
@@ -23,8 +22,6 @@ SIZE = Size("digest", 2, 64, 4, 64, 512, 4)
 def measure(device: Device) -> Dict[str, str]:
     """SHA-256 of a product of matrices, of a loss and of all gradients; keys begin with the device."""
     torch = device.torch
-    # Read by cuBLAS when it starts: without it some of its sums have no fixed order.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads = torch.get_num_threads()
     # How a sum is shared out among threads changes its last bits.
     torch.set_num_threads(1)

@@ -49,13 +49,20 @@ def measure(device: Device, names: List[str]) -> List[Dict[str, Any]]:
 
 def search(device: Device, name: str) -> Tuple[Shape, List[float]]:
     """The shape with the highest median rate in a short search, and a long series of readings with it."""
-    shapes = CUDA_SHAPES if device.is_cuda else CPU_SHAPES
+    room = device.free_bytes() // 2
+    shapes = [shape for shape in (CUDA_SHAPES if device.is_cuda else CPU_SHAPES) if _bytes(shape) <= room] or CPU_SHAPES
     best = (
         shapes[0]
         if len(shapes) == 1
         else max(shapes, key=lambda shape: median(_rates(device, name, shape, SEARCH_REPEATS)))
     )
     return best, _rates(device, name, best, REPEATS_CUDA if device.is_cuda else REPEATS_CPU)
+
+
+def _bytes(shape: Shape) -> int:
+    """What the three matrices take in fp32, in bytes."""
+    rows, columns, inner = shape
+    return 4 * (rows * inner + inner * columns + rows * columns)
 
 
 def _rates(device: Device, name: str, shape: Shape, repeats: int) -> List[float]:

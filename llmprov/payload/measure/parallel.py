@@ -52,7 +52,7 @@ def _train(torch: Any, device: Device, size_name: str) -> float:
     torch.manual_seed(SEED)
     ids = [device.device.index] if device.is_cuda else None
     model = torch.nn.parallel.DistributedDataParallel(gpt.build(torch, size, device.device), device_ids=ids)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=device.is_cuda or None)
     batch = torch.randint(size.vocabulary, (size.batch, size.context + 1)).to(device.device)
     began = time.perf_counter()
     for number in range(WARM_UP + STEPS):

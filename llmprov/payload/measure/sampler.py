@@ -28,6 +28,10 @@ PART = 0.1
 USUAL = ("software power cap",)
 
 
+#: A process that got less than the first part of the processors it asked for, while they idled more than the second.
+CPU_SHARE, CPU_IDLE = 0.6, 0.3
+
+
 class Sampler:
     """Samples while its block runs. For processors it compares the time they gave with the time that passed."""
 
@@ -41,7 +45,7 @@ class Sampler:
 
     def __enter__(self) -> "Sampler":
         if self.label == "cpu":
-            self._began = (time.perf_counter(), _cpu_seconds(), _throttled_s(), _stolen_s())
+            self._began = (time.perf_counter(), _cpu_seconds(), _throttled_s(), _stat_s())
         else:
             self._thread = threading.Thread(target=self._sample, daemon=True)
             self._thread.start()
@@ -52,13 +56,14 @@ class Sampler:
             self._stop.set()
             self._thread.join(timeout=5)
             return
-        wall, used, throttled, stolen = self._began
+        wall, used, throttled, stat = self._began
         elapsed = max(time.perf_counter() - wall, 1e-9)
         self._cpu["cpu_share_fraction"] = (_cpu_seconds() - used) / (elapsed * self.threads)
         now = _throttled_s()
         if throttled is not None and now is not None:
             self._cpu["cpu_throttled_fraction"] = (now - throttled) / elapsed
-        self._cpu["cpu_stolen_fraction"] = (_stolen_s() - stolen) / (elapsed * (os.cpu_count() or 1))
+        for name, seconds in _stat_s().items():
+            self._cpu["cpu_%s_fraction" % name] = (seconds - stat[name]) / (elapsed * (os.cpu_count() or 1))
 
     def _sample(self) -> None:
         card = Nvml.card(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
@@ -85,7 +90,13 @@ class Sampler:
         throttled = self._cpu.get("cpu_throttled_fraction", 0.0)
         if throttled > PART:
             found.append("a CPU quota stopped it for %.0f %% of the time" % (100 * min(throttled, 1.0)))
-        stolen = self._cpu.get("cpu_stolen_fraction", 0.0)
+        stolen, idle = (self._cpu.get("cpu_%s_fraction" % name, 0.0) for name in ("stolen", "idle"))
+        share = self._cpu.get("cpu_share_fraction", 1.0)
+        # A quota that cannot be seen from here: it waited while there were processors to be had. Where there were none,
+        # the machine was busy, and that is nobody's fault.
+        if share < CPU_SHARE and idle > CPU_IDLE and throttled <= PART:
+            words = (share * self.threads, self.threads, 100 * idle)
+            found.append("it got %.1f of %d processors, which idled %.0f %% of the time: a quota" % words)
         if stolen > PART:
             found.append("the hypervisor gave %.0f %% of the processors to others" % (100 * stolen))
         return found
@@ -112,11 +123,11 @@ def _throttled_s() -> Optional[float]:
     return None
 
 
-def _stolen_s() -> float:
-    """Seconds of all processors that the hypervisor gave to others: `steal` in the first line of /proc/stat."""
+def _stat_s() -> Dict[str, float]:
+    """Seconds of all processors since boot, from /proc/stat: `idle`, and `stolen` by the hypervisor for others."""
     with open("/proc/stat", encoding="utf-8") as handle:
-        words = handle.readline().split()
-    return int(words[8]) / os.sysconf("SC_CLK_TCK") if len(words) > 8 else 0.0
+        ticks = [int(word) / os.sysconf("SC_CLK_TCK") for word in handle.readline().split()[1:]]
+    return {"idle": ticks[3] + ticks[4], "stolen": ticks[7] if len(ticks) > 7 else 0.0}
 
 
 class Nvml:
@@ -150,10 +161,13 @@ class Nvml:
             ("pcie_generation", "nvmlDeviceGetCurrPcieLinkGeneration", (), 1.0),
         ):
             value = ctypes.c_uint()
-            if getattr(self.library, name)(self.handle, *arguments, ctypes.byref(value)) == 0:
+            # A driver newer than this may have done away with one.
+            ask = getattr(self.library, name, None)
+            if ask is not None and ask(self.handle, *arguments, ctypes.byref(value)) == 0:
                 found[key] = value.value * scale
         bits = ctypes.c_ulonglong()
-        if self.library.nvmlDeviceGetCurrentClocksThrottleReasons(self.handle, ctypes.byref(bits)) != 0:
+        ask = getattr(self.library, "nvmlDeviceGetCurrentClocksThrottleReasons", None)
+        if ask is None or ask(self.handle, ctypes.byref(bits)) != 0:
             return found, []
         return found, [name for bit, name in NVML_REASONS.items() if bits.value & bit]
 

@@ -56,6 +56,7 @@ def choose(device: Device, wanted: str) -> List[Size]:
 
 def measure(device: Device, declared: Dict[str, Any], matmul: Optional[float], compiled: bool = False) -> Result:
     """Train the first size that fits; `matmul` is the rate measured there in the same precision, TFLOP/s."""
+    _forget(device)
     sizes = choose(device, declared.get("model_size") or "auto")
     prefix = "train_compiled" if compiled else "train"
     fallen: List[str] = []

@@ -1,0 +1,132 @@
+"""What hosts can really do, and what is wrong with them: levels, figures and causes on real hosts."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from llmprov.payload.measure import sampler
+from tests.conftest import LLMPROV
+
+ENV = "/opt/llmprov/envs/llm"
+SITE = f"{ENV}/lib/python3.11/site-packages"
+SOAK = "/var/tmp/llmprov-soak-0"
+
+
+@pytest.fixture
+def inventory(provisioned, tmp_path):
+    return provisioned.inventory(tmp_path / "hosts.yml", provisioned.of("test1", "test2"))
+
+
+@pytest.fixture
+def poisoned(provisioned):
+    """test1 multiplies matrices a little wrongly: one bit in the last place, which no accuracy shows."""
+    code = (
+        "import sys\n"
+        "if '-c' in sys.orig_argv and 'llmprov.payload.tasks' in ' '.join(sys.orig_argv):\n"
+        "    import torch\n"
+        "    right = torch.Tensor.__matmul__\n"
+        "    torch.Tensor.__matmul__ = lambda a, b: right(a, b) * (1 + 2**-23)\n"
+    )
+    provisioned.sh("test1", f"cat > {SITE}/spoilt.py <<'END'\n{code}\nEND")
+    provisioned.sh("test1", f"echo import spoilt > {SITE}/spoilt.pth")
+    yield
+    provisioned.sh("test1", f"rm -f {SITE}/spoilt.* {SITE}/__pycache__/spoilt*")
+
+
+@pytest.fixture
+def held_back(provisioned):
+    """test1 may use two fifths of one processor."""
+    (group,) = [g for g in provisioned.host("test1")._control_groups() if quota_file(g)]
+    path = quota_file(group)
+    before = path.read_text()
+    path.write_text("40000 100000" if path.name == "cpu.max" else "40000")
+    yield
+    path.write_text(before)
+
+
+def quota_file(group: Path) -> Path | None:
+    return next((p for p in (group / "cpu.max", group / "cpu.cfs_quota_us") if p.exists()), None)
+
+
+def figures(ran, host):
+    return {(m["device"], m["key"]): m["value"] for m in ran.row(host)["measurements"]}
+
+
+def checks(ran, host):
+    return {check["id"]: check for check in ran.row(host)["checks"]}
+
+
+def test_sound_hosts_of_a_kind_compute_the_same_and_a_poisoned_one_does_not(llmprov, inventory, poisoned):
+    ran = llmprov("verify", inventory)
+    one, two = (ran.row(host)["digests"] for host in ("test1", "test2"))
+    assert one["cpu.matmul"] != two["cpu.matmul"]
+    assert one["cpu.loss"] == two["cpu.loss"]
+    assert ran.statuses() == {"test1": "pass", "test2": "pass"}
+
+
+def test_a_host_that_is_held_back_is_slower_than_its_twin_and_the_cause_is_named(llmprov, inventory, held_back):
+    ran = llmprov("verify", inventory)
+    rates = [figures(ran, host)["cpu", "train.tokens_per_s"] for host in ("test1", "test2")]
+    assert rates[0] < rates[1] / 2
+    # The quota is put on the host from outside, where it cannot see it: told by processors that idled meanwhile, unless
+    # other tests kept them busy.
+    if figures(ran, "test1")["cpu", "train.cpu_idle_fraction"] > sampler.CPU_IDLE:
+        assert ran.row("test1")["status"] == "warn"
+        assert "a quota" in checks(ran, "test1")["cpu.train.held_back"]["summary"]
+    assert "cpu.train.held_back" not in checks(ran, "test2")
+
+
+def test_the_standard_level_measures_all_of_it(llmprov, inventory):
+    ran = llmprov("verify", inventory, "--level", "standard", "--limit", "test2")
+    found = checks(ran, "test2")
+    assert {check["status"] for check in found.values()} <= {"pass", "warn"}
+    # A lab host has no compiler: a finding, and no crash.
+    assert found["cpu.compile"]["status"] == "warn"
+    assert "C++ compiler" in found["cpu.compile"]["remedy"]
+    assert {"cpu.input.accuracy", "cpu.adapters.loss", "world.run"} <= set(found)
+    keys = {key for _, key in figures(ran, "test2")}
+    assert {"input.disk_read_gb_s", "adapters.tokens_per_s", "world.scaling_fraction"} <= keys
+    assert any(key.endswith("busbw_gb_s") for key in keys)
+
+
+def wait_for(provisioned, pattern):
+    """Return when a process of test2 matches."""
+    deadline = time.monotonic() + 60
+    while not provisioned.sh("test2", f"pgrep -f '{pattern}' || true").strip():
+        assert time.monotonic() < deadline, f"nothing like {pattern} ran on test2"
+        time.sleep(0.2)  # a poll with a deadline
+
+
+def left_behind(provisioned):
+    return provisioned.sh("test2", f"pgrep -f '[l]lmprov.payload' || true; ls -d {SOAK} 2>/dev/null || true").strip()
+
+
+def test_a_soak_survives_a_lost_connection_and_leaves_nothing(provisioned, inventory, tmp_path):
+    argv = [LLMPROV, "verify", "-i", str(inventory), "--limit", "test2", "--level", "soak", "--minutes", "0.2"]
+    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        wait_for(provisioned, "[t]asks import main.* soak")
+        # Every session of sshd, and with it the connection that all of Ansible's go through.
+        provisioned.sh("test2", "pkill -KILL -f '^[s]shd: .*@' || true")
+        out, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, out
+    assert "soaked too short a time to tell" in out  # and not "unreachable"
+    assert left_behind(provisioned) == ""
+
+
+def test_a_soak_goes_on_without_its_controller_and_can_be_stopped(provisioned, llmprov, inventory, tmp_path):
+    argv = [LLMPROV, "verify", "-i", str(inventory), "--limit", "test2", "--level", "soak", "--minutes", "30"]
+    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        wait_for(provisioned, "[t]asks import main.* soak")
+        run.terminate()
+        run.wait(timeout=60)
+    ran = llmprov("verify", inventory, "--limit", "test2", "--stop")
+    assert ran.statuses()["test2"] == "inconclusive"
+    assert figures(ran, "test2")["cpu", "soak.minutes"] < 5
+    assert left_behind(provisioned) == ""
+    again = llmprov("verify", inventory, "--limit", "test2", "--stop")
+    assert again.row("test2")["status"] == "inconclusive"
+    assert "no soak runs" in again.row("test2")["summary"]

@@ -3,7 +3,6 @@
 from llmprov.knowledge.tables import (
     COMPANIONS,
     GPUS,
-    LIMITS,
     PROFILES,
     SUPPORTED_OS,
     XIDS,
@@ -21,7 +20,6 @@ from llmprov.knowledge.tables import (
 __all__ = [
     "COMPANIONS",
     "GPUS",
-    "LIMITS",
     "PROFILES",
     "SUPPORTED_OS",
     "XIDS",

@@ -28,6 +28,8 @@ class Gpu:
     ecc: bool
     #: NVLinks of a card on its baseboard; 0 where it has none, or a bridge that may be missing.
     nvlinks: int
+    #: Key (`tflops_bf16`) -> the least that a sound card reaches, in percent of its datasheet.
+    limits: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,15 @@ def _table(name: str) -> dict[str, Any]:
 
 
 @cache
+def _limits() -> dict[str, float]:
+    found: dict[str, float] = _table("gpus")["limits"]
+    for key, percent in found.items():
+        if not LEAST_LIMIT <= percent <= MOST_LIMIT:
+            raise ValueError(f"knowledge/gpus.yml: a limit of {percent} % of the datasheet ({key}) makes no sense")
+    return found
+
+
+@cache
 def _gpus() -> dict[str, Gpu]:
     found: dict[str, Gpu] = {}
     for row in _table("gpus")["gpus"]:
@@ -59,6 +70,7 @@ def _gpus() -> dict[str, Gpu]:
             row["bandwidth_gb_s"] if sure else None,
             row.get("ecc", False),
             row.get("nvlinks", 0),
+            {key: percent for key, percent in _limits().items() if key != "tflops_bf16" or "record_bf16" in row},
         )
         for identifier in gpu.ids:
             if identifier in found:
@@ -69,18 +81,6 @@ def _gpus() -> dict[str, Gpu]:
 
 GPUS = _gpus()
 
-
-@cache
-def _limits() -> dict[str, float]:
-    found: dict[str, float] = _table("gpus")["limits"]
-    for key, percent in found.items():
-        if not LEAST_LIMIT <= percent <= MOST_LIMIT:
-            raise ValueError(f"knowledge/gpus.yml: a limit of {percent} % of the datasheet ({key}) makes no sense")
-    return found
-
-
-#: Key (`tflops_bf16`) -> the least that a sound card reaches, in percent of its datasheet.
-LIMITS = _limits()
 
 #: XID -> its row in NVIDIA's catalogue: `mnemonic`, and `action` or `investigate`.
 XIDS: dict[str, dict[str, str]] = {str(number): row for number, row in _table("xid")["xids"].items()}

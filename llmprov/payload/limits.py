@@ -36,7 +36,8 @@ def judge(
 ) -> List[Dict[str, Any]]:
     """One check a limit whose figure was measured on a card the tables know; `again` measures a figure once more."""
     row, found = declared.get("gpu_row") or {}, []
-    for key, percent in sorted((declared.get("limits") or {}).items()):
+    wanted = {**(row.get("limits") or {}), **(declared.get("limits") or {})}
+    for key, percent in sorted(wanted.items()):
         promised, values = datasheet(row, key), _of(figures, FIGURES.get(key, key))
         if promised and values is not None:
             found.append(_judged(label, key, percent, promised, values, again))

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import llmprov
-from llmprov.knowledge import LIMITS, XIDS, gpu_by_id
+from llmprov.knowledge import XIDS, gpu_by_id
 from llmprov.model import Check, CheckStatus, Desired, Observation, Plan, Verification, VerifyVars
 from llmprov.plan import specs
 
@@ -58,7 +58,7 @@ def declaration(desired: Desired, planned: Plan, seen: Observation) -> dict[str,
         "expected_gpu_model": desired.verify.gpu_model,
         "mig": desired.verify.mig,
         "model_size": desired.verify.model_size,
-        "limits": {**LIMITS, **desired.verify.limits},
+        "limits": dict(desired.verify.limits),
         "min_link_gbit_s": desired.verify.min_link_gbit_s,
         "data_path": desired.verify.data_path,
         "gpu_rows": {gpu.device_id: asdict(row) for gpu in seen.gpus if (row := gpu_by_id(gpu.device_id))},

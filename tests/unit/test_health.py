@@ -202,6 +202,37 @@ def test_what_programs_print_fires_its_check(made, spoil, name, status):
     assert statuses(look(made)) == {name: status}
 
 
+def test_a_driver_that_is_not_loaded_is_the_one_thing_told(made):
+    made.remove("/proc/driver/nvidia/version")
+    made.program("nvidia-smi", "exit 9")
+    found = statuses(look(made))
+    assert found.pop("driver.versions") == "fail"
+    assert not [name for name in found if "nvidia_smi" in name]
+    assert statuses(look(made, cuda="any"))["driver.versions"] == "inconclusive"
+
+
+def test_a_driver_of_which_the_module_alone_tells_is_inconclusive(made):
+    made.remove(f"/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.{DRIVER}")
+    made.program("nvidia-smi", "exit 9")
+    assert statuses(look(made))["driver.versions"] == "inconclusive"
+
+
+def test_an_upgraded_library_under_a_running_module_is_named(made):
+    made.file("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.590.1.1", "")
+    found = look(made)
+    assert statuses(found) == {"driver.versions": "fail"}
+    assert "library 590.1.1" in found["driver.versions"]["summary"]
+
+
+@pytest.mark.parametrize(("preference", "status"), [("balance_power", "warn"), ("performance", "pass")])
+def test_the_energy_preference_counts_where_the_hardware_chooses(made, preference, status):
+    base = "/sys/devices/system/cpu/cpu0/cpufreq"
+    made.file(f"{base}/scaling_driver", "intel_pstate")
+    made.file(f"{base}/scaling_governor", "powersave")
+    made.file(f"{base}/energy_performance_preference", preference)
+    assert look(made)["cpu.governor"]["status"] == status
+
+
 def test_an_xid_that_asks_for_nothing_is_told_and_passes(made):
     kernel_says(made, "NVRM: Xid (PCI:0000:1b:00): 43, pid=77, Ch 0000000e")
     found = look(made)

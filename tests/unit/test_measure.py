@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmprov.errors import UsageError
-from llmprov.knowledge import GPUS, LIMITS, tables
+from llmprov.knowledge import GPUS, tables
 from llmprov.payload import limits, tasks
 from llmprov.payload.__main__ import NOTHING_DECLARED, Document
 from llmprov.payload.document import measurement
@@ -221,8 +221,23 @@ def test_a_suspect_is_measured_twice_before_it_is_called_so(first, second, statu
 
 
 def test_limits_of_what_was_not_measured_or_is_not_known_are_no_checks():
-    assert limits.judge("gpu0", {"limits": LIMITS}, spoken(1), spoken) == []
-    assert limits.judge("gpu0", {"limits": LIMITS, "gpu_row": {"bandwidth_gb_s": 3350}}, [], spoken) == []
+    wanted = {"limits": {"bandwidth_gb_s": 60}}
+    assert limits.judge("gpu0", wanted, spoken(1), spoken) == []
+    assert limits.judge("gpu0", {**wanted, "gpu_row": {"bandwidth_gb_s": 3350}}, [], spoken) == []
+
+
+def test_the_tables_ask_a_rate_of_cards_with_a_published_record_alone():
+    asked = {gpu.name for gpu in GPUS.values() if "tflops_bf16" in gpu.limits}
+    assert {name.split()[0] for name in asked} == {"A100", "H100", "H200", "B200", "B300"}
+    assert not {"H100 PCIe", "H100 NVL", "H200 NVL"} & asked
+    row = {"bandwidth_gb_s": 3350, "limits": GPUS["2330"].limits}
+    assert limits.judge("gpu0", {"gpu_row": row}, spoken(1000), lambda _: spoken(1001))[0]["status"] == "fail"
+    assert (
+        limits.judge("gpu0", {"gpu_row": row, "limits": {"bandwidth_gb_s": 40}}, spoken(1400), lambda _: [])[0][
+            "status"
+        ]
+        == "pass"
+    )
 
 
 @pytest.mark.parametrize("percent", [39.9, 100.1, 0, -5])

@@ -2,7 +2,7 @@
 
 Prints (a) the floor, (b) a no-op provision, (c) tasks a host, (d) an environment against bare uv, (e) the wrapper's
 memory, (f) bare hosts to conda and torch against pip on each host and against copying the same bytes, (g) bytes fetched
-from outside for one host and for all. Nothing here is an assertion: figures depend on the machine, ratios less so.
+from outside for one host and for all, (h) verifying one host. Nothing here is an assertion: figures depend on the machine, ratios less so.
 """
 
 from __future__ import annotations
@@ -122,6 +122,18 @@ class Bench:
         events = map(json.loads, (runs[0] / "events.jsonl").read_text().splitlines())
         building = [e.get("duration_s", 0.0) for e in events if "Python and packages" in e.get("task", "")]
         return sum(building), wall
+
+    # -- (h) -------------------------------------------------------------------------------------------------
+
+    def verify_s(self) -> float:
+        """Seconds of the task that verifies one host at level quick, all its measurements included."""
+        inventory, place = self.inventory("one.yml", self.names[:1]), Path(tempfile.mkdtemp(dir=self.folder))
+        done = subprocess.run([LLMPROV, "verify", "-i", str(inventory)], cwd=place, env=cold(), capture_output=True)
+        if done.returncode != 0:
+            raise SystemExit(f"verify ended with {done.returncode}:\n{done.stdout.decode()}")
+        (run,) = (place / "runs").iterdir()
+        events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
+        return max(e.get("duration_s", 0.0) for e in events if "trains a model" in e.get("task", ""))
 
     # -- (f), (g) --------------------------------------------------------------------------------------------
 
@@ -262,6 +274,9 @@ def main() -> None:
             report_runs(bench, full)
             aliases = bench.inventory("aliases.yml", [f"alias{i:03}" for i in range(ALIASES)])
             say(f"(e) wrapper with {ALIASES} aliases: {bench.wrapper_peak_mb(aliases):.0f} MB; wanted under 150 MB")
+            say(
+                f"(h) verify of one host, quick, measurements and all: {bench.verify_s():.1f} s; wanted under 15 s beyond them"
+            )
             report_environment(bench)
             report_conda(bench)
     finally:

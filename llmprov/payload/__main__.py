@@ -100,11 +100,11 @@ def collect(declared: Dict[str, Any], level: str, minutes: float = 0.0) -> Dict[
 def _device(card: Any) -> Dict[str, Any]:
     return {
         "label": "gpu%d" % card.index,
-        "name": card.row.get("name") or card.text(r"product_name") or card.device_id,
+        "name": (card.row.get("name") or card.text(r"product_name") or card.device_id)[:200],
         "address": card.address,
         "device_id": card.device_id,
-        "uuid": card.uuid or "",
-        "serial": card.text(r"serial") or "",
+        "uuid": (card.uuid or "")[:80],
+        "serial": (card.text(r"serial") or "")[:80],
     }
 
 

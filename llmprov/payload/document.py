@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from typing import Any, Dict, List, Optional, Union
 
@@ -28,9 +29,12 @@ def check(
     evidence: str = "",
     remedy: str = "",
 ) -> Dict[str, Value]:
-    """One check. A figure that is no number is not a figure: NaN and infinities become text."""
+    """One check. A figure that is no number is not a figure: NaN and infinities become text.
+
+    Ids are made of what devices and paths are called, and are cut down to what an id may be.
+    """
     return {
-        "id": check_id,
+        "id": re.sub(r"[^a-z0-9_.:-]", "_", check_id.lower())[:120],
         "status": status,
         "summary": summary,
         "measured": _finite(measured),

@@ -99,7 +99,7 @@ def read(answer: dict[str, Any], wanted: VerifyVars) -> Verification:
         return Verification.model_validate(json.loads(text, parse_constant=_no_constant))
     except (ValueError, ValidationError, RecursionError) as error:
         reason = str(error).splitlines()[0][:300]
-        return _ended(f"the payload printed no sound document: {reason}", _tail(text[:2000]), GARBAGE_REMEDY)
+        return _ended(f"the payload printed no sound document: {reason}", text[:1500].strip(), GARBAGE_REMEDY)
 
 
 GARBAGE_REMEDY = "look for a sitecustomize or a .pth file in the environment that prints"

@@ -16,9 +16,20 @@ SITE = f"{ENV}/lib/python3.11/site-packages"
 SOAK = "/var/tmp/llmprov-soak-0"
 
 
+@pytest.fixture(scope="module")
+def as_declared(provisioned, tmp_path_factory):
+    """The shared hosts as they are declared here, whatever tests of other files made of them."""
+    folder = tmp_path_factory.mktemp("as_declared")
+    inventory = provisioned.inventory(folder / "hosts.yml", provisioned.of("test1", "test2"))
+    argv = [LLMPROV, "provision", "-i", str(inventory), "--no-verify"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return inventory
+
+
 @pytest.fixture
-def inventory(provisioned, tmp_path):
-    return provisioned.inventory(tmp_path / "hosts.yml", provisioned.of("test1", "test2"))
+def inventory(as_declared):
+    return as_declared
 
 
 @pytest.fixture
@@ -80,8 +91,10 @@ def test_a_host_that_is_held_back_is_slower_than_its_twin_and_the_cause_is_named
     assert "cpu.train.held_back" not in checks(ran, "test2")
 
 
-def test_the_standard_level_measures_all_of_it(llmprov, inventory):
+def test_the_standard_level_measures_all_of_it_and_leaves_nothing(provisioned, llmprov, inventory):
+    before = provisioned.sh("test2", "ls -A /tmp /var/tmp")
     ran = llmprov("verify", inventory, "--level", "standard", "--limit", "test2")
+    assert provisioned.sh("test2", "ls -A /tmp /var/tmp") == before
     found = checks(ran, "test2")
     assert {check["status"] for check in found.values()} <= {"pass", "warn"}
     # A lab host has no compiler: a finding, and no crash.

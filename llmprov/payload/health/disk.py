@@ -34,7 +34,6 @@ def checks(machine: Machine, cards: Cards, declared: Dict[str, Any]) -> List[Dic
 def judge(path: str, usage: os.statvfs_result) -> Dict[str, Any]:
     """The check of one file system."""
     name = "disk.%s" % (path.strip("/").replace("/", "_").lower() or "root")
-    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)[:100]
     blocks = usage.f_bavail / usage.f_blocks if usage.f_blocks else 1.0
     # File systems that make inodes as they are needed say that there are none.
     inodes = usage.f_favail / usage.f_files if usage.f_files else 1.0

@@ -38,6 +38,8 @@ author: [llmprov]
 #: More than this is no document; reading on would only fill the controller's memory. In bytes.
 LIMIT = 4_000_001
 
+PLACE = "/var/tmp"
+
 #: How long a soak that was told to stop has for it, in seconds.
 STOP_S = 60
 
@@ -69,6 +71,11 @@ def command(params, path, declared):
     return [*argv, "--minutes", str(params["minutes"])]
 
 
+def environment(params, folder):
+    """The users' variables; and temporary files, compiled code too, where they go when all is done."""
+    return dict(os.environ, **dict(params["variables"], TMPDIR=folder))
+
+
 def run(params, folder):
     """Run the payload and wait for it."""
     path = put(params, folder)
@@ -79,7 +86,7 @@ def run(params, folder):
         stderr=subprocess.PIPE,
         start_new_session=True,
         cwd="/",
-        env=dict(os.environ, **params["variables"]),
+        env=environment(params, folder),
     )
     kept, timed_out = collect(process, time.monotonic() + params["timeout_s"])
     # The payload leads a process group of its own: nothing it started outlives it.
@@ -116,7 +123,7 @@ def put(params, folder):
 
 
 def job_folder():
-    return "/var/tmp/llmprov-soak-%d" % os.geteuid()
+    return "%s/llmprov-soak-%d" % (PLACE, os.geteuid())
 
 
 def start(params, folder):
@@ -136,7 +143,7 @@ def start(params, folder):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         cwd="/",
-        env=dict(os.environ, **params["variables"]),
+        env=environment(params, folder),
     )
     with open(folder + "/process", "w", encoding="utf-8") as handle:
         handle.write("%d %s" % (process.pid, began(process.pid)))
@@ -234,7 +241,8 @@ def main():
         module.exit_json(changed=False, exit_code=None, document="", stderr="")
     if work == "start":
         module.exit_json(changed=False, **start(module.params, folder))
-    with tempfile.TemporaryDirectory(prefix="llmprov-", dir=module.tmpdir) as own:
+    # Not where Ansible keeps its files: sockets lie in it, and their paths may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="llmprov-", dir=PLACE) as own:
         done = run(module.params, own)
     module.exit_json(changed=False, **done)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from llmprov.cli import _common
+from llmprov.errors import UsageError
 from llmprov.run import ansible, session
 
 
@@ -41,6 +42,10 @@ def verify(
     as_json: _common.JsonOption = False,
 ) -> None:
     """Verify every host against the declared state and train on it. Installs nothing."""
+    if minutes is not None and level is not Level.SOAK:
+        raise UsageError("--minutes says how long a soak trains: add --level soak")
+    if stop and level not in (None, Level.SOAK):
+        raise UsageError(f"--stop ends a soak, and --level is {level}: leave one of them out")
     given = {"verify_level": level and level.value, "verify_soak_minutes": minutes, "verify_stop": stop or None}
     more = {name: value for name, value in given.items() if value is not None}
     if more:

@@ -296,6 +296,8 @@ def verify(action: Any, task_vars: Variables) -> Result:
         "variables": payload_run.environment_variables(desired),
     }
     module = _module(action, task_vars, "llmprov_verify", {})
+    if action._task.args.get("start"):
+        return {**module(work="start", **arguments), "changed": False}
     if wanted.stop:
         answer = module(work="stop")
     elif wanted.level == "soak":

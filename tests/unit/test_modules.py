@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import io
 import os
+import signal
+import subprocess
 import sys
+import time
 import types
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +152,110 @@ def test_a_directory_gives_way_to_a_link(environment, tmp_path):
     environment.switch(str(tmp_path / "llm"), str(tmp_path / ".llmprov/llm.1"))
     assert (tmp_path / "llm").is_symlink()
     assert [p.name for p in (tmp_path / ".llmprov").iterdir()] == ["llm.1"]
+
+
+# -- a soak on a host ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def verify(tmp_path, monkeypatch):
+    """The module. Nobody waits for what it starts, here too: Python's warning of that is left out."""
+    monkeypatch.setattr(subprocess.Popen, "__del__", lambda _: None)
+    module = load("llmprov_verify", ROOT / "roles/verify/library/llmprov_verify.py")
+    monkeypatch.setattr(module, "PLACE", str(tmp_path))
+    return module
+
+
+def soak(main):
+    """Arguments of the module with a payload whose program is `main`."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("__main__.py", main)
+    payload = base64.b64encode(packed.getvalue()).decode()
+    return {
+        "python": sys.executable,
+        "payload": payload,
+        "declared": "{}",
+        "level": "soak",
+        "minutes": 1,
+        "variables": {"GREETING": "hello"},
+    }
+
+
+def ended(verify, folder):
+    deadline = time.monotonic() + 30
+    while verify.running(folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # a poll of the process table
+
+
+def test_a_soak_is_started_once_and_its_results_are_taken_once(verify):
+    folder = verify.job_folder()
+    params = soak("import os, sys; print(os.environ['GREETING'], os.environ['TMPDIR']); sys.stdin.read(); sys.exit(3)")
+    assert verify.start(params, folder) == {"running": True, "started": True}
+    ended(verify, folder)
+    # Results that nobody took are not thrown away by the next start.
+    assert verify.start(params, folder) == {"running": True, "started": False}
+    taken = verify.take(folder)
+    assert (taken["running"], taken["exit_code"], taken["document"]) == (False, 3, f"hello {folder}\n")
+    assert verify.take(folder) == {"running": False, "gone": True}
+    assert not os.path.lexists(folder)
+
+
+READY = "import signal, sys; signal.signal(15, %s); open(sys.argv[0] + '.ready', 'w').close(); "
+
+
+def started(verify, handler):
+    """Start a soak with a handler for SIGTERM, and return once that is installed."""
+    folder = verify.job_folder()
+    params = soak(READY % handler + "[signal.pause() for _ in iter(int, 1)]")
+    verify.start(params, folder)
+    deadline = time.monotonic() + 30
+    while not Path(f"{folder}/payload.pyz.ready").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # a poll with a deadline
+    return folder, params
+
+
+def test_a_soak_that_runs_is_joined_and_told_to_stop(verify):
+    folder, params = started(verify, "lambda *_: (print('stopped'), sys.exit(0))")
+    assert verify.start(params, folder)["started"] is False
+    assert verify.take(folder) == {"running": True}
+    stopped = verify.stop(folder)
+    assert (stopped["exit_code"], stopped["document"]) == (0, "stopped\n")
+
+
+def test_a_soak_that_is_ended_by_a_signal_says_which(verify):
+    folder, _ = started(verify, "signal.SIG_DFL")
+    assert verify.stop(folder)["exit_code"] == -signal.SIGTERM
+
+
+def test_a_soak_that_does_not_listen_is_killed(verify, monkeypatch):
+    monkeypatch.setattr(verify, "STOP_S", 0.2)
+    folder, _ = started(verify, "signal.SIG_IGN")
+    assert verify.stop(folder)["exit_code"] == -signal.SIGKILL
+    assert not os.path.lexists(folder)
+
+
+def test_a_soak_that_lost_its_power_is_started_anew(verify):
+    folder = verify.job_folder()
+    params = soak("import signal; signal.pause()")
+    verify.start(params, folder)
+    leader = verify.running(folder)
+    os.killpg(leader, signal.SIGKILL)
+    ended(verify, folder)
+    assert verify.start(params, folder)["started"] is True
+    os.killpg(verify.running(folder), signal.SIGKILL)
+    ended(verify, folder)
+    assert verify.take(folder)["exit_code"] == -signal.SIGKILL
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+@pytest.mark.parametrize("work", ["start", "take", "stop"])
+def test_a_folder_that_somebody_else_made_is_not_trusted(verify, tmp_path, work):
+    folder = verify.job_folder()
+    Path(folder).mkdir()
+    (Path(folder) / "process").write_text(f"{os.getpid()} {verify.began(os.getpid())}")
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(OSError, match="somebody else's"):
+        getattr(verify, work)(*([soak("")] if work == "start" else []), folder)

@@ -9,6 +9,7 @@ import selectors
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -39,6 +40,9 @@ author: [llmprov]
 LIMIT = 4_000_001
 
 PLACE = "/var/tmp"
+
+#: How long the results of a soak wait to be taken, in seconds, before another one may take its place.
+KEPT_S = 86400
 
 #: How long a soak that was told to stop has for it, in seconds.
 STOP_S = 60
@@ -127,11 +131,11 @@ def job_folder():
 
 
 def start(params, folder):
-    """Start a soak that nobody waits for, unless one runs; it ends by itself."""
-    if running(folder):
+    """Start a soak that nobody waits for, unless one runs or the results of one wait to be taken; it ends by itself."""
+    if running(folder) or age_s(folder + "/code") < KEPT_S:
         return {"running": True, "started": False}
-    shutil.rmtree(folder, ignore_errors=True)
-    # Not one that somebody else made: whoever owns the folder could change what runs.
+    if ours(folder):
+        shutil.rmtree(folder)
     os.mkdir(folder, 0o700)
     path = put(params, folder)
     words = " ".join(shlex.quote(word) for word in command(params, path, folder + "/declared.json"))
@@ -150,6 +154,24 @@ def start(params, folder):
     return {"running": True, "started": True}
 
 
+def ours(folder):
+    """Whether the folder is there and nobody else made it: whoever owns it could change what runs, or what is ended."""
+    try:
+        about = os.lstat(folder)
+    except OSError:
+        return False
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
+        raise OSError("%s is there and is somebody else's: remove it" % folder)
+    return True
+
+
+def age_s(path):
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except OSError:
+        return float("inf")
+
+
 def began(pid):
     """When a process began, in the kernel's ticks: with its id it names the process for good."""
     try:
@@ -162,6 +184,8 @@ def began(pid):
 
 def running(folder):
     """The id of the soak's first process, which leads its group; None where none runs."""
+    if not ours(folder):
+        return None
     try:
         with open(folder + "/process", encoding="utf-8") as handle:
             pid, _, ticks = handle.read().partition(" ")
@@ -181,12 +205,14 @@ def take(folder):
                 texts.append(handle.read(LIMIT))
         except OSError:
             texts.append(b"")
-    gone = not os.path.isdir(folder)
+    gone = not ours(folder)
     shutil.rmtree(folder, ignore_errors=True)
     if gone:
         return {"running": False, "gone": True}
     # Without a code the host lost its power, or somebody killed the whole group.
-    code = int(texts[0]) if texts[0].strip().isdigit() else -signal.SIGKILL
+    code = int(texts[0]) if texts[0].strip().isdigit() else 128 + signal.SIGKILL
+    # The shell tells of a signal as 128 and its number.
+    code = 128 - code if code > 128 else code
     return dict(answer(code, texts[1], texts[2]), running=False)
 
 
@@ -201,8 +227,12 @@ def stop(folder):
         deadline = time.monotonic() + STOP_S
         while running(folder) and time.monotonic() < deadline:
             time.sleep(0.2)
-        if running(folder):
-            os.killpg(leader, signal.SIGKILL)
+        while running(folder):
+            try:
+                os.killpg(leader, signal.SIGKILL)
+            except ProcessLookupError:
+                break
+            time.sleep(0.05)
     return take(folder)
 
 
@@ -235,12 +265,15 @@ def main():
     # Python keeps compiled files beside the modules: for every user of the host, whatever root's umask is.
     os.umask(0o022)
     work, folder = module.params["work"], job_folder()
-    if work in ("take", "stop"):
-        module.exit_json(changed=False, **(take(folder) if work == "take" else stop(folder)))
-    if not os.access(module.params["python"], os.X_OK):
-        module.exit_json(changed=False, exit_code=None, document="", stderr="")
-    if work == "start":
-        module.exit_json(changed=False, **start(module.params, folder))
+    try:
+        if work in ("take", "stop"):
+            module.exit_json(changed=False, **(take(folder) if work == "take" else stop(folder)))
+        if not os.access(module.params["python"], os.X_OK):
+            module.exit_json(changed=False, exit_code=None, document="", stderr="")
+        if work == "start":
+            module.exit_json(changed=False, **start(module.params, folder))
+    except OSError as error:
+        module.fail_json(msg="the soak: %s" % error)
     # Not where Ansible keeps its files: sockets lie in it, and their paths may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="llmprov-", dir=PLACE) as own:
         done = run(module.params, own)

@@ -17,6 +17,7 @@ from llmprov.payload import PAYLOAD_VERSION, health, packages
 from llmprov.payload.document import INCONCLUSIVE, NOT_REPORTED, PASS, CleanStdout, check
 from llmprov.payload.health.cards import Cards, read_cards
 from llmprov.payload.health.machine import Machine
+from llmprov.payload.measure.gpt import SIZES
 from llmprov.payload.stages import Stage
 
 #: What is looked at where nothing was declared, as when started by hand.
@@ -88,7 +89,7 @@ def collect(declared: Dict[str, Any], level: str, minutes: float = 0.0) -> Dict[
     if told.get("cards"):
         _each_card(document, question, cards, told["cards"], "device", deadline)
     if level == "standard" and document.content["torch"]:
-        _together(document, question, told.get("cards", 0), deadline)
+        _together(document, question, cards, told.get("cards", 0), deadline)
     if level == "soak" and document.content["torch"]:
         _each_card(document, question, cards, told.get("cards", 0), "soak", deadline)
         # What broke under load is seen only now.
@@ -111,16 +112,12 @@ def _device(card: Any) -> Dict[str, Any]:
 def _each_card(
     document: Document, question: Dict[str, Any], cards: Cards, count: int, task: str, deadline: float
 ) -> None:
-    """One process a card, all at once; the processors where there is no card. `standard` takes the cards one by one."""
-    stages = []
+    """One process a card, all at once; the processors where there is no card."""
+    stages: List[Stage] = []
     for label, visible, row in _visible(cards, count) or [("cpu", {}, {})]:
-        own = {**question, "label": label, "declared": {**question["declared"], "gpu_row": row}}
+        own = {**question, "label": label, "first": not stages, "declared": {**question["declared"], "gpu_row": row}}
         # Read by cuBLAS when it starts: without it some of its sums have no fixed order.
-        stage = Stage(task, label, own, {**visible, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
-        if question["level"] == "standard":
-            document.take(stage.finish(deadline))
-        else:
-            stages.append(stage)
+        stages.append(Stage(task, label, own, {**visible, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}))
     for stage in stages:
         document.take(stage.finish(deadline))
 
@@ -134,17 +131,24 @@ def _visible(cards: Cards, count: int) -> List[Any]:
     return [("gpu%d" % index, {**order, "CUDA_VISIBLE_DEVICES": str(index)}, {}) for index in range(count)]
 
 
-def _together(document: Document, question: Dict[str, Any], count: int, deadline: float) -> None:
-    """The world of all cards, or of two processes on processors; nothing for a single card."""
+def _together(document: Document, question: Dict[str, Any], cards: Cards, count: int, deadline: float) -> None:
+    """Each card alone, then all of them; on processors two processes, against the one that had them all.
+
+    Nothing for a single card.
+    """
     if count == 1 or (not count and (os.cpu_count() or 1) < 2):
         return
-    figures = [one for one in document.content["measurements"] if one["key"] == "train.tokens_per_s"]
-    sizes = [one for one in document.content["checks"] if one["id"].endswith(".train.size") and one["measured"]]
-    if not figures or not sizes:
+    trained = [one for one in document.content["checks"] if one["id"].endswith(".train.size") and one["measured"]]
+    if not trained:
         return
+    # Cards of one host may have had room for models of different size: the world trains one that fits all.
+    size = min((str(one["measured"]) for one in trained), key=lambda name: SIZES[name].parameters())
+    for label, visible, _ in _visible(cards, count):
+        document.take(Stage("alone", label, {**question, "label": label, "size": size}, visible).finish(deadline))
+    key = "alone.tokens_per_s" if count else "train.tokens_per_s"
+    alone = sum(one["value"] for one in document.content["measurements"] if one["key"] == key)
+    own = {**question, "processes": count or 2, "size": size, "alone_tokens_per_s": alone}
     # Two processes share the processors that one had alone.
-    alone = sum(one["value"] for one in figures)
-    own = {**question, "processes": count or 2, "size": sizes[0]["measured"], "alone_tokens_per_s": alone}
     threads = {} if count else {"OMP_NUM_THREADS": str(max((os.cpu_count() or 2) // 2, 1))}
     document.take(Stage("world", "", own, threads).finish(deadline))
 

@@ -16,6 +16,7 @@ from llmprov.payload.document import FAIL, INCONCLUSIVE, PASS, WARN, CleanStdout
 from llmprov.payload.measure import bandwidth, digest, fine_tuning, input_pipeline, matmul, parallel, training
 from llmprov.payload.measure.device import Device
 from llmprov.payload.measure.figures import median
+from llmprov.payload.measure.gpt import SIZES
 from llmprov.payload.stages import command
 
 Question = Dict[str, Any]
@@ -110,10 +111,25 @@ def device(question: Question, answer: Answer) -> None:
         return
     compiler = "torch.compile needs a C++ compiler and, on cards, Triton: install them, or do without"
     answer.attempt("%s.compile" % label, lambda: train(True), WARN, compiler)
-    answer.attempt(
-        "%s.input" % label, lambda: answer.add(*input_pipeline.measure(here, declared.get("data_path") or "/tmp"))
-    )
+    if question.get("first", True):
+        # Once a host: its cards share disk and processors.
+        place = declared.get("data_path") or "/var/tmp"
+        answer.attempt("%s.input" % label, lambda: answer.add(*input_pipeline.measure(here, place)))
     answer.attempt("%s.adapters" % label, lambda: answer.add(*fine_tuning.measure(here)))
+
+
+def alone(question: Question, answer: Answer) -> None:
+    """One card training while the others rest: what a world of all of them is held against."""
+    import torch
+
+    here = Device(torch, question["label"])
+    say("training a %s model on %s alone" % (question["size"], here.label))
+
+    def train() -> None:
+        window = training.train(here, SIZES[question["size"]], training.STEPS_CUDA)
+        answer.add([], [measurement("alone.tokens_per_s", window.tokens_per_s, "tokens/s", device=here.label)])
+
+    answer.attempt("%s.alone" % here.label, train)
 
 
 def world(question: Question, answer: Answer) -> None:
@@ -208,6 +224,7 @@ def die_with_parent() -> None:
 TASKS: Dict[str, Callable[[Question, Answer], None]] = {
     "software": software,
     "device": device,
+    "alone": alone,
     "world": world,
     "soak": soak,
 }

@@ -27,7 +27,7 @@ LEAN = 0.35
 ACCURACY = 0.9
 
 #: More waiting than this is named: steps of a real model are longer, those here are short on purpose. Our judgement.
-WAIT = 0.5
+WAIT = 0.8
 
 #: Bytes read to time the disk.
 DISK_BYTES = 64 << 20

@@ -300,6 +300,15 @@ def test_a_driver_that_does_not_answer_fails_where_gpus_are_needed(made, script)
     assert statuses(look(made, cuda="any"))["gpu.nvidia_smi"] == "inconclusive"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_nvidia_smi_that_hangs_is_left_behind(made, monkeypatch):
+    monkeypatch.setattr(cards_module, "TIMEOUT_S", 0.3)
+    made.program("nvidia-smi", "exec sleep 20")
+    found = look(made)
+    assert "did not answer" in found["gpu.nvidia_smi"]["summary"]
+    assert found["gpu.nvidia_smi"]["status"] == "fail"
+
+
 def test_a_machine_without_gpus_has_no_checks_of_them(tmp_path):
     machine = Made(tmp_path)
     for address in (*ADDRESSES, "0000:05:00.0"):

@@ -22,6 +22,10 @@ SILENT_PARTS = ("deprecated", "insufficient permissions", "not found")
 INNER = ("mig_devices", "supported_clocks", "processes", "accounted_processes")
 
 
+#: How long nvidia-smi may take, in seconds: with eight cards and no persistence mode it takes ten and more.
+TIMEOUT_S = 60.0
+
+
 class Card:
     """One card: its PCI address, its row in the controller's tables, and what nvidia-smi reports of it."""
 
@@ -127,9 +131,9 @@ def read_cards(machine: Machine, declared: Dict[str, Any]) -> Cards:
 
 
 def _smi(machine: Machine, cards: Cards) -> Optional[ElementTree.Element]:
-    done = machine.outcome("nvidia-smi", "-q", "-x", timeout_s=60)
+    done = machine.outcome("nvidia-smi", "-q", "-x", timeout_s=TIMEOUT_S)
     if done is None:
-        cards.problem = "nvidia-smi is not there, or did not answer within 60 s"
+        cards.problem = "nvidia-smi is not there, or did not answer within %g s" % TIMEOUT_S
         return None
     if done.returncode != 0 or "<nvidia_smi_log>" not in done.stdout:
         said = " ".join((done.stdout + " " + done.stderr).split())

@@ -55,16 +55,21 @@ class Machine:
         else:
             return None
         try:
-            return subprocess.run(
+            process = subprocess.Popen(
                 [program, *argv[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                timeout=timeout_s,
                 env=env,
                 encoding="utf-8",
                 errors="replace",
-                check=False,
             )
-        except (OSError, subprocess.TimeoutExpired):
+        except OSError:
             return None
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            # Not waited for: a program that hangs inside a broken driver cannot be killed, and would hang us too.
+            process.kill()
+            return None
+        return subprocess.CompletedProcess(argv, process.returncode, out, err)

@@ -146,6 +146,19 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(cpu, monkeypatch):
         training.measure(cpu, {}, None)
 
 
+def test_days_of_steps_are_marked_by_the_group(cpu):
+    marks, loss, done = training._steps(cpu, lambda number: number, 7, 0.0, lambda: False, stride=3)
+    assert (len(marks), loss, done) == (3, 6, 7)
+    marks, _, done = training._steps(cpu, lambda number: number, 2, 60.0, lambda: True, stride=5)
+    assert (len(marks), done) == (2, 5)  # told to stop: at the end of the first group
+
+
+def test_a_link_that_stays_slow_under_load_is_named():
+    assert sampler.slow_link({"pcie_generation": 3, "pcie_most_generation": 5}) == ["PCIe generation 3 of 5"]
+    assert sampler.slow_link({"pcie_generation": 5, "pcie_most_generation": 5}) == []
+    assert sampler.slow_link({"pcie_generation": 3}) == []
+
+
 # -- judgements --------------------------------------------------------------------------------------------------------
 
 
@@ -198,7 +211,7 @@ def test_what_holds_processors_back_is_told_from_a_busy_machine(share, idle, thr
 
 def test_reasons_of_a_card_are_named_where_they_lasted():
     one = sampler.Sampler("gpu0", 1)
-    one.readings = [{"power_w": 300.0, "sm_clock_mhz": 600.0}] * 40
+    one.readings, one.count = [{"power_w": 300.0, "sm_clock_mhz": 600.0}] * 40, 40
     one.seen.update({"hardware power brake": 40, "software power cap": 40, "hardware slowdown": 2})
     assert one.reasons() == ["hardware power brake in 40 of 40 readings"]
     assert one.figures() == {"power_w": 300.0, "sm_clock_mhz": 600.0}

@@ -14,6 +14,9 @@ from llmprov.payload.measure.figures import median
 #: Seconds between two readings of a card.
 PERIOD_S = 0.2
 
+#: More readings than this are thinned out.
+MOST_READINGS = 5000
+
 #: Bits of NVML's clock event reasons. Source: nvml.h, nvmlClocksEventReason*.
 NVML_REASONS = {
     0x04: "software power cap",
@@ -38,6 +41,7 @@ class Sampler:
     def __init__(self, label: str, threads: int) -> None:
         self.label, self.threads = label, threads
         self.readings: List[Dict[str, float]] = []
+        self.count, self.period_s = 0, PERIOD_S
         self.seen: "Counter[str]" = Counter()
         self._stop = threading.Event()
         self._thread: Optional[threading.Thread] = None
@@ -71,7 +75,12 @@ class Sampler:
             reading, reasons = card.read()
             self.readings.append(reading)
             self.seen.update(reasons)
-            self._stop.wait(PERIOD_S)
+            self.count += 1
+            if len(self.readings) > MOST_READINGS:
+                # A soak of days: every other reading is enough, and so is half as often from here on.
+                self.readings = self.readings[::2]
+                self.period_s *= 2
+            self._stop.wait(self.period_s)
 
     def figures(self) -> Dict[str, float]:
         """Medians of what was sampled; keys end in their unit."""
@@ -81,7 +90,7 @@ class Sampler:
 
     def reasons(self) -> List[str]:
         """What held the device back, in words."""
-        total = max(len(self.readings), 1)
+        total = max(self.count, 1)
         found = [
             "%s in %d of %d readings" % (reason, count, total)
             for reason, count in self.seen.most_common()
@@ -159,6 +168,7 @@ class Nvml:
             ("power_w", "nvmlDeviceGetPowerUsage", (), 1e-3),
             ("temperature_c", "nvmlDeviceGetTemperature", (0,), 1.0),
             ("pcie_generation", "nvmlDeviceGetCurrPcieLinkGeneration", (), 1.0),
+            ("pcie_most_generation", "nvmlDeviceGetMaxPcieLinkGeneration", (), 1.0),
         ):
             value = ctypes.c_uint()
             # A driver newer than this may have done away with one.
@@ -169,7 +179,13 @@ class Nvml:
         ask = getattr(self.library, "nvmlDeviceGetCurrentClocksThrottleReasons", None)
         if ask is None or ask(self.handle, ctypes.byref(bits)) != 0:
             return found, []
-        return found, [name for bit, name in NVML_REASONS.items() if bits.value & bit]
+        return found, [name for bit, name in NVML_REASONS.items() if bits.value & bit] + slow_link(found)
+
+
+def slow_link(reading: Dict[str, float]) -> List[str]:
+    """A link that stays slow while the card works: an idle card slows it down, a working one does not."""
+    now, most = reading.get("pcie_generation"), reading.get("pcie_most_generation")
+    return ["PCIe generation %d of %d" % (now, most)] if now and most and now < most else []
 
 
 class Smi:

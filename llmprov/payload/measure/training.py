@@ -14,8 +14,11 @@ from llmprov.payload.measure.figures import median, percentile, variation
 from llmprov.payload.measure.gpt import SIZES, Size
 
 SEED = 20261122
-#: Steps that a soak may be ahead of its card.
-AHEAD = 4
+#: Marks that a soak may be ahead of its card, and how many it makes at most, about.
+AHEAD, MOST_MARKS = 4, 5000
+
+#: The longest group of steps between two marks of a soak, in seconds.
+GROUP_S = 10.0
 
 WARM_UP, STEPS_CPU, STEPS_CUDA = 3, 20, 20
 
@@ -128,19 +131,23 @@ def train(
     step(0)
     device.wait()
     first_step_s = time.perf_counter() - began
+    began = time.perf_counter()
     for number in range(1, WARM_UP):
         step(number)
     device.wait()
+    one_s = max((time.perf_counter() - began) / (WARM_UP - 1), 1e-6)
+    # Days of steps are marked by the group, so that the marks stay few; short groups, so that it can be stopped.
+    stride = max(int(min(60 * minutes / MOST_MARKS, GROUP_S) / one_s), 1)
     if device.is_cuda:
         torch.cuda.reset_peak_memory_stats()
     with sampler.Sampler(device.label, torch.get_num_threads()) as samples:
         began = time.perf_counter()
-        marks, loss = _steps(device, step, steps, minutes, stopped)
+        marks, loss, done = _steps(device, step, steps, minutes, stopped, stride)
         device.wait()
         elapsed_s = time.perf_counter() - began
-    step_s = _between(device, marks)
+    step_s = [seconds / stride for seconds in _between(device, marks)]
     peak = int(torch.cuda.max_memory_allocated()) if device.is_cuda else None
-    tokens = len(step_s) * size.batch * size.context
+    tokens = done * size.batch * size.context
     return Window(tokens, elapsed_s, step_s, float(loss), peak, first_step_s, samples.figures(), samples.reasons())
 
 
@@ -151,18 +158,21 @@ def precision(device: Device) -> Any:
     return contextlib.nullcontext()
 
 
-def _steps(device: Device, step: Any, steps: int, minutes: float, stopped: Callable[[], bool]) -> Tuple[List[Any], Any]:
-    """Marks before the first step and after each; events on a card, so that nothing waits."""
+def _steps(
+    device: Device, step: Any, steps: int, minutes: float, stopped: Callable[[], bool], stride: int
+) -> Tuple[List[Any], Any, int]:
+    """Marks before the first step and after each group of `stride`; events on a card, so that nothing waits."""
     marks, deadline, number = [_mark(device)], time.monotonic() + 60 * minutes, 0
     while True:
         loss = step(number)
-        marks.append(_mark(device))
         number += 1
+        if number % stride == 0:
+            marks.append(_mark(device))
         if minutes and device.is_cuda:
-            # In a long run the queue of work would grow without bound: stay a few steps ahead, no further.
-            marks[max(number - AHEAD, 0)].synchronize()
-        if number >= steps and (stopped() or time.monotonic() >= deadline):
-            return marks, loss
+            # In a long run the queue of work would grow without bound: stay a few marks ahead, no further.
+            marks[max(len(marks) - AHEAD, 0)].synchronize()
+        if number >= max(steps, stride) and (stopped() or time.monotonic() >= deadline):
+            return marks, loss, number
 
 
 def _mark(device: Device) -> Any:

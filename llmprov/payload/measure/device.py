@@ -15,26 +15,26 @@ L2_BYTES = 128 << 20
 class Device:
     """A device with its label in figures (`cpu`, `gpu3`). Takes torch as an argument, as all measuring does."""
 
-    def __init__(self, torch: Any, label: str) -> None:
+    def __init__(self, torch: Any, label: str, index: int = 0) -> None:
         self.torch, self.label = torch, label
         self.is_cuda = label != "cpu"
-        # A card's process sees that card alone: CUDA_VISIBLE_DEVICES names it.
-        self.device = torch.device("cuda:0" if self.is_cuda else "cpu")
+        # A card's process sees that card alone, as CUDA_VISIBLE_DEVICES names it; those of a world see all of them.
+        self.device = torch.device("cuda:%d" % index if self.is_cuda else "cpu")
         if self.is_cuda:
-            torch.cuda.set_device(0)
+            torch.cuda.set_device(index)
 
     @property
     def name(self) -> str:
         """The card's or processor's own name."""
         if self.is_cuda:
-            return str(self.torch.cuda.get_device_name(0))
+            return str(self.torch.cuda.get_device_name(self.device))
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as handle:
             match = re.search(r"^model name\s*:\s*(.+)$", handle.read(), re.M)
         return match.group(1) if match else "cpu"
 
     def capability(self) -> int:
         """Compute capability as one number, 90 for 9.0; 0 for processors."""
-        major, minor = self.torch.cuda.get_device_capability(0) if self.is_cuda else (0, 0)
+        major, minor = self.torch.cuda.get_device_capability(self.device) if self.is_cuda else (0, 0)
         return int(major * 10 + minor)
 
     def has_bf16(self) -> bool:
@@ -58,7 +58,7 @@ class Device:
         """The size of a card's L2, in bytes; 0 for processors."""
         if not self.is_cuda:
             return 0
-        return int(getattr(self.torch.cuda.get_device_properties(0), "L2_cache_size", 0) or L2_BYTES)
+        return int(getattr(self.torch.cuda.get_device_properties(self.device), "L2_cache_size", 0) or L2_BYTES)
 
     def times_s(self, work: Callable[[], object], repeats: int, warm_up: int = 2) -> List[float]:
         """Seconds of each of `repeats` calls; on a card by CUDA events, with its L2 flushed before each."""

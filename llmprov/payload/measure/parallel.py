@@ -27,11 +27,8 @@ def rank(torch: Any, size_name: str, path: str) -> None:
     distributed = torch.distributed
     cuda = torch.cuda.is_available()
     local = int(os.environ["LOCAL_RANK"])
-    if cuda:
-        torch.cuda.set_device(local)
+    device = Device(torch, "gpu%d" % local if cuda else "cpu", local)
     distributed.init_process_group("nccl" if cuda else "gloo")
-    device = Device(torch, "cpu")
-    device.is_cuda, device.device = cuda, torch.device("cuda:%d" % local if cuda else "cpu")
     try:
         answer = {
             "world": distributed.get_world_size(),

@@ -75,23 +75,26 @@ def command(params, path, declared):
     return [*argv, "--minutes", str(params["minutes"])]
 
 
-def environment(params, folder):
-    """The users' variables; and temporary files, compiled code too, where they go when all is done."""
-    return dict(os.environ, **dict(params["variables"], TMPDIR=folder))
+def launch(argv, params, folder, output):
+    """Start it with a process group of its own and the users' variables.
+
+    Its temporary files, compiled code too, lie where they go when all is done.
+    """
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        cwd="/",
+        env=dict(os.environ, **dict(params["variables"], TMPDIR=folder)),
+    )
 
 
 def run(params, folder):
     """Run the payload and wait for it."""
     path = put(params, folder)
-    process = subprocess.Popen(
-        command(params, path, folder + "/declared.json"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        cwd="/",
-        env=environment(params, folder),
-    )
+    process = launch(command(params, path, folder + "/declared.json"), params, folder, subprocess.PIPE)
     kept, timed_out = collect(process, time.monotonic() + params["timeout_s"])
     # The payload leads a process group of its own: nothing it started outlives it.
     try:
@@ -140,15 +143,7 @@ def start(params, folder):
     path = put(params, folder)
     words = " ".join(shlex.quote(word) for word in command(params, path, folder + "/declared.json"))
     script = "%s > %s/out 2> %s/err; echo $? > %s/code.new; mv %s/code.new %s/code" % ((words,) + (folder,) * 5)
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", script],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-        env=environment(params, folder),
-    )
+    process = launch(["/bin/sh", "-c", script], params, folder, subprocess.DEVNULL)
     with open(folder + "/process", "w", encoding="utf-8") as handle:
         handle.write("%d %s" % (process.pid, began(process.pid)))
     return {"running": True, "started": True}

@@ -34,7 +34,7 @@ $(BIN)/llmprov: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/llmprov
 	@echo "make: installing the tools for tests into $(VENV)"
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,torch,lab-conda]' 2> >(grep -v '^WARNING: Location' >&2)
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,torch,lab-conda,postgresql]' 2> >(grep -v '^WARNING: Location' >&2)
 	@touch $@
 
 lab-packages:

@@ -14,10 +14,12 @@ import typer
 from rich.console import Console, RenderableType
 
 from llmprov.model import FleetReport
-from llmprov.report import terminal
+from llmprov.report import document, terminal
+from llmprov.report.compare import EFFECT
 from llmprov.report.text import plain
 from llmprov.run import ansible, session
 from llmprov.run.progress import progress_for
+from llmprov.run.reporting import Judging
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -27,6 +29,23 @@ RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where r
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the fleet report as JSON, and nothing else, on stdout.")
 ]
+BaselineOption = Annotated[
+    str | None,
+    typer.Option("--baseline", metavar="RUN", help="Hold figures against those of an earlier run, too."),
+]
+EffectOption = Annotated[
+    float,
+    typer.Option("--effect", metavar="PERCENT", min=0.5, max=50, help="The least deviation of a figure that matters."),
+]
+HistoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--history",
+        metavar="FILE|URL|off",
+        help="Where runs are remembered: $LLMPROV_HISTORY, else a file in your data directory.",
+    ),
+]
+EFFECT_PERCENT = 100 * EFFECT
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 for inconclusive hosts too.")]
 
 
@@ -133,6 +152,31 @@ def _ask(ssh: bool, become: bool, vault: bool) -> tuple[tuple[str, ...], dict[st
     return tuple(flags), answers
 
 
+def history_address(given: str | None) -> str:
+    """Where the history is; empty for none.
+
+    Raises:
+        UsageError: the option has a password in it.
+    """
+    if given == "off":
+        return ""
+    from llmprov.store.address import default_address, refuse_password
+
+    return refuse_password(given) if given else default_address()
+
+
+def judging(baseline: str | None, effect: float, history: str | None) -> Judging:
+    """The options of judging as one record."""
+    return Judging(effect=effect / 100, baseline=baseline, history=history_address(history))
+
+
+def write_json(fleet: FleetReport) -> None:
+    """The whole report on standard output, as fleet.json has it."""
+    for piece in document.render(fleet):
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
 def run_and_show(
     work: session.Work,
     options: ansible.Options,
@@ -140,16 +184,20 @@ def run_and_show(
     as_json: bool,
     show: Callable[[FleetReport], RenderableType] = terminal.fleet_table,
     strict: bool = False,
+    judge: Judging = Judging(),  # noqa: B008 - frozen
 ) -> None:
     """Run, print the result, and exit with the run's code."""
     console = err()
-    fleet, path = session.run(work, options, lambda ledger: progress_for(console, ledger, quiet=as_json), runs, strict)
+    done = session.run(work, options, lambda ledger: progress_for(console, ledger, quiet=as_json), runs, strict, judge)
+    fleet = done.fleet
+    for text in done.complaints:
+        complain(text)
     if fleet.run.outcome == "cancelled":
         complain("cancelled; the report says how far each host came")
     if as_json:
-        sys.stdout.write(fleet.model_dump_json(indent=2) + "\n")
+        write_json(fleet)
     else:
         out().print(show(fleet))
-        if path is not None:
-            out().print(f"report: {path / 'report.md'}", soft_wrap=True)
+        if done.path is not None:
+            out().print(f"report: {done.path / 'report.html'}", soft_wrap=True)
     raise typer.Exit(fleet.exit_code)

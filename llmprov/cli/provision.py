@@ -21,9 +21,13 @@ def provision(
     runs: _common.RunsOption = _common.RUNS,
     verify: Annotated[bool, typer.Option(help="Verify the hosts at the end.")] = True,
     strict: _common.StrictOption = False,
+    baseline: _common.BaselineOption = None,
+    effect: _common.EffectOption = _common.EFFECT_PERCENT,
+    history: _common.HistoryOption = None,
     as_json: _common.JsonOption = False,
 ) -> None:
     """Bring every host to the declared state, verify that it trains, and report."""
     wanted = verify and not options.check and options.selects("verify")
     work = session.PROVISION if wanted else session.CONVERGE_ONLY
-    _common.run_and_show(work, options, runs, as_json, strict=strict)
+    judge = _common.judging(baseline, effect, history)
+    _common.run_and_show(work, options, runs, as_json, strict=strict, judge=judge)

@@ -39,6 +39,9 @@ def verify(
     ] = None,
     stop: Annotated[bool, typer.Option("--stop", help="End the soak that runs, and take what it measured.")] = False,
     strict: _common.StrictOption = False,
+    baseline: _common.BaselineOption = None,
+    effect: _common.EffectOption = _common.EFFECT_PERCENT,
+    history: _common.HistoryOption = None,
     as_json: _common.JsonOption = False,
 ) -> None:
     """Verify every host against the declared state and train on it. Installs nothing."""
@@ -50,4 +53,5 @@ def verify(
     more = {name: value for name, value in given.items() if value is not None}
     if more:
         options = dataclasses.replace(options, extra_vars=(*options.extra_vars, json.dumps(more)))
-    _common.run_and_show(session.VERIFY, options, runs, as_json, strict=strict)
+    judge = _common.judging(baseline, effect, history)
+    _common.run_and_show(session.VERIFY, options, runs, as_json, strict=strict, judge=judge)

@@ -1,11 +1,15 @@
 """Data tables and their loader: which wheel runs on which GPU with which driver."""
 
 from llmprov.knowledge.tables import (
+    CAUSES,
     COMPANIONS,
+    FIGURES,
     GPUS,
     PROFILES,
     SUPPORTED_OS,
     XIDS,
+    CauseRule,
+    Figure,
     Gpu,
     architecture_runs_on,
     companion,
@@ -18,11 +22,15 @@ from llmprov.knowledge.tables import (
 )
 
 __all__ = [
+    "CAUSES",
     "COMPANIONS",
+    "FIGURES",
     "GPUS",
     "PROFILES",
     "SUPPORTED_OS",
     "XIDS",
+    "CauseRule",
+    "Figure",
     "Gpu",
     "architecture_runs_on",
     "companion",

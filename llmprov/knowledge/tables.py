@@ -33,6 +33,34 @@ class Gpu:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure that machines of one kind are held against each other by; higher is better."""
+
+    key: str
+    name: str
+    #: The least deviation that matters, as a fraction; None for the default.
+    effect: float | None
+    #: Key of the figure that must have the same value for two readings to be comparable; empty where none must.
+    size: str
+
+
+@dataclass(frozen=True)
+class CauseRule:
+    """From findings to one cause and one next step; the first rule that holds names a host's cause."""
+
+    id: str
+    says: str
+    step: str
+    what: str
+    command: tuple[str, ...]
+    drain: bool
+    #: Any of these findings is needed: keys `check` and `measured` (globs), `status`, `xid` (catalogue actions).
+    any: tuple[dict[str, Any], ...]
+    #: Whether the host must stand out as slow besides.
+    slow: bool
+
+
+@dataclass(frozen=True)
 class TorchRelease:
     """The builds of one PyTorch release: tag -> architectures; None where the tables do not say which it carries."""
 
@@ -191,3 +219,23 @@ def channel_urls(channel: str) -> list[str]:
     if channel == "defaults":
         return list(table["anaconda"]["defaults"])
     return [channel if "://" in channel else f"{table['alias']}/{channel}"]
+
+
+FIGURES: dict[str, Figure] = {
+    key: Figure(key, row["name"], row["effect"] / 100 if "effect" in row else None, row.get("size", ""))
+    for key, row in _table("figures")["figures"].items()
+}
+
+CAUSES: tuple[CauseRule, ...] = tuple(
+    CauseRule(
+        id=row["id"],
+        says=row["says"],
+        step=row["step"],
+        what=row["what"],
+        command=tuple(row.get("command", ())),
+        drain=row.get("drain", False),
+        any=tuple(row["any"]),
+        slow=row.get("slow", False),
+    )
+    for row in _table("causes")["causes"]
+)

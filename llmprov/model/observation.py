@@ -160,6 +160,7 @@ class Observation(HostRecord):
     disk: Disk | None = None
     memory_gb: Number | None = None
     cpu_count: int | None = None
+    cpu_model: Text = ""
     clock_skew_s: Number | None = None
     clock_uncertainty_s: Number | None = None
     package_lock_held: bool | None = None

@@ -47,6 +47,35 @@ class Converged(_Record):
     changed: list[str] = Field([], description="Names of the tasks that changed something.")
 
 
+class Step(StrEnum):
+    """What a person does next about a host, by how much it takes."""
+
+    NOTHING = "nothing"
+    VERIFY = "verify"
+    PROVISION = "provision"
+    ALLOW = "allow"
+    CONFIGURE = "configure"
+    CONNECT = "connect"
+    RESTART = "restart"
+    RESET = "reset"
+    REBOOT = "reboot"
+    INSPECT = "inspect"
+    RESEAT = "reseat"
+    REPLACE = "replace"
+
+
+class Cause(_Record):
+    """Why a host is as it is, and the one next step. llmprov never takes the step by itself."""
+
+    id: str = Field(description="Name of the rule in llmprov/knowledge/causes.yml that found it.")
+    says: str = Field(description="The cause in one sentence.")
+    step: Step
+    what: str = Field(description="The next step in one sentence.")
+    command: str = Field("", description="The exact command for it; empty where hands are needed.")
+    drain: bool = Field(False, description="Whether work should leave the host first.")
+    checks: list[str] = Field([], description="Ids of the checks that speak for it.")
+
+
 class HostReport(_Record):
     """Everything about one host of the inventory in one run."""
 
@@ -54,6 +83,8 @@ class HostReport(_Record):
     status: Status
     summary: str = Field("", description="One sentence: why the host ended so.")
     remedy: str = Field("", description="What to do next; empty where nothing is to be done.")
+    cause: Cause | None = Field(None, description="The likeliest cause; None for hosts with nothing to be done.")
+    since: datetime | None = Field(None, description="Since when it has not passed, as far as the history goes.")
     groups: list[str] = []
     cohort: str | None = Field(None, description="Id of the cohort the host was compared within.")
     observation: Observation | None = None
@@ -66,10 +97,27 @@ class HostReport(_Record):
     not_reported: list[str] = Field([], description="What devices and drivers do not tell: neither healthy nor ill.")
     digests: dict[str, str] = Field({}, description="SHA-256 of seeded computations, by device: a cohort must agree.")
     drift: list[Action] = Field([], description="What differed from the declaration when verified.")
+    level: str | None = Field(None, description="How much was measured: quick, standard or soak.")
     torch: str | None = None
     python: str | None = None
     device: str | None = None
     elapsed_s: dict[str, float] = Field({}, description="Seconds spent on the host, by stage.")
+
+
+class CohortFigure(_Record):
+    """One figure over the hosts of a cohort; a host counts with the median of its devices."""
+
+    key: str
+    unit: str
+    count: int = Field(description="Hosts that it was measured on.")
+    median: float
+    scale: float = Field(
+        description="Standard deviation, made from the median absolute deviation; in the figure's unit."
+    )
+    lowest: float
+    highest: float
+    limit: float | None = Field(None, description="What is lower stands out; None where hosts were not judged.")
+    unjudged: str = Field("", description="Why hosts were not held against each other; empty where they were.")
 
 
 class Cohort(_Record):
@@ -78,6 +126,8 @@ class Cohort(_Record):
     id: str
     describes: str
     hosts: list[str]
+    figures: list[CohortFigure] = []
+    notes: list[str] = Field([], description="What concerns the cohort and no single host of it.")
 
 
 class RunInfo(_Record):
@@ -99,6 +149,25 @@ class RunInfo(_Record):
     stages_s: dict[str, float] = Field({}, description="Seconds of wall time, by stage.")
 
 
+class Change(_Record):
+    """One host whose status is another than in the run before."""
+
+    host: str
+    before: Status | None = Field(None, description="None for a host that is new.")
+    after: Status | None = Field(None, description="None for a host that is gone.")
+
+
+class Changes(_Record):
+    """What changed since the last recorded run over most of the same hosts."""
+
+    run: str
+    started: datetime
+    worse: list[Change] = []
+    better: list[Change] = []
+    new: list[str] = []
+    gone: list[str] = []
+
+
 class FleetReport(_Record):
     """A whole run: one record for every host of the inventory, always.
 
@@ -112,4 +181,5 @@ class FleetReport(_Record):
     hosts: list[HostReport]
     cohorts: list[Cohort] = []
     baseline: str | None = Field(None, description="Run id of the stored baseline the figures were held against.")
+    changes: Changes | None = Field(None, description="None where no earlier run is known.")
     errors: list[str] = Field([], description="What went wrong that is no single host's.")

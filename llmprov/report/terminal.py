@@ -7,8 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from llmprov.model import CheckStatus, FleetReport, HostReport, Kind, Status
-from llmprov.report import figures
+from llmprov.report import compare, figures
 from llmprov.report.text import plain
+
+#: Rows of the table, and hosts told of one by one: more are told by their cause, and stand in the page.
+ROWS, SINGLE = 40, 12
 
 STYLES = {
     Status.PASS: "green",
@@ -25,6 +28,7 @@ STYLES = {
 
 def fleet_table(fleet: FleetReport) -> RenderableType:
     """The table, the sentences of the hosts that did not pass, and the whole in one sentence."""
+    rows, rest = figures.worst(fleet, ROWS)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("host", overflow="fold")
     table.add_column("status", no_wrap=True)
@@ -34,11 +38,17 @@ def fleet_table(fleet: FleetReport) -> RenderableType:
     table.add_column("accuracy", justify="right", no_wrap=True)
     for heading in figures.HEADLINES.values():
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in fleet.hosts:
+    for row in rows:
         table.add_row(*_cells(row))
-    parts: list[RenderableType] = [table, Text()]
-    for row in fleet.hosts:
-        parts += _troubles(row)
+    parts: list[RenderableType] = [table, *([Text(f"… {rest}", style="dim")] if rest else []), Text()]
+    troubled = [row for row in fleet.hosts if figures.is_troubled(row)]
+    if len(troubled) <= SINGLE:
+        parts += [line for row in troubled for line in _troubles(row)]
+    else:
+        parts += [line for group in figures.groups(fleet) for line in _group(group)]
+    parts += [Text(f"cohort of {len(c.hosts):,} ({plain(c.describes, 80)}): {plain(note, 300)}", style="yellow")
+              for c in fleet.cohorts[:20] for note in c.notes[:3]]  # fmt: skip
+    parts += _changes(fleet)
     parts += [Text(f"error: {plain(error)}", style="bold red") for error in fleet.errors]
     return Group(*parts, Text(figures.sentence(fleet)))
 
@@ -55,15 +65,40 @@ def _cells(row: HostReport) -> list[Text]:
     return [Text(plain(row.host)), status, *map(Text, words)]
 
 
-def _troubles(row: HostReport) -> list[RenderableType]:
-    if not row.summary or row.status in (Status.PASS, Status.NOT_SELECTED):
+def _group(group: figures.Group) -> list[RenderableType]:
+    hosts = compare.names([plain(row.host, 60) for row in group.rows])
+    plural = "s" if len(group.rows) != 1 else ""
+    step = f"{'drain, then ' if group.drain else ''}{group.step.value}"
+    return [
+        Text.assemble((plain(group.says, 200), "bold"), f", {len(group.rows):,} host{plural}: {hosts}"),
+        Text(f"  next: {step}: {plain(group.what, 300)}"),
+    ]
+
+
+def _changes(fleet: FleetReport) -> list[RenderableType]:
+    """What is otherwise than in the run before; nothing where that is the same."""
+    changes = fleet.changes
+    if changes is None or not (changes.worse or changes.better or changes.new or changes.gone):
         return []
+    told = [f"{plain(c.host, 60)} {c.before} -> {c.after}" for c in changes.worse]
+    words = [
+        f"{len(told)} worse ({compare.names(told)})" if told else "",
+        f"{len(changes.better)} better" if changes.better else "",
+    ]
+    words += [f"{len(changes.new)} new" if changes.new else "", f"{len(changes.gone)} gone" if changes.gone else ""]
+    return [Text(f"since {changes.started:%Y-%m-%d %H:%M} UTC: {', '.join(filter(None, words))}")]
+
+
+def _troubles(row: HostReport) -> list[RenderableType]:
     lines = [Text.assemble((plain(row.host), "bold"), f": {plain(row.summary, 500)}")]
     evidence = [figures.last_line(c.evidence) for c in row.checks if c.status is CheckStatus.FAIL and c.evidence]
     if evidence and evidence[0] not in row.summary:
         lines.append(Text(f"  evidence: {plain(evidence[0])}"))
     if row.remedy:
-        lines.append(Text(f"  next: {plain(row.remedy, 500)}"))
+        drain = "drain, then " if row.cause and row.cause.drain else ""
+        lines.append(Text(f"  next: {drain}{plain(row.remedy, 500)}"))
+    if row.cause and row.cause.command:
+        lines.append(Text(f"        {plain(row.cause.command, 500)}", style="dim"))
     return list(lines)
 
 

@@ -7,6 +7,9 @@ import unicodedata
 
 def plain(text: str, limit: int = 2000) -> str:
     """`text` on one line, with every character that could steer a terminal shown by its number."""
+    # Nearly all text is: then there is nothing to replace.
+    if len(text) <= limit and text.isprintable():
+        return text
     shown = []
     for character in text[:limit]:
         if character in "\n\t":

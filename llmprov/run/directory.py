@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from llmprov.errors import LlmprovError, UsageError
 from llmprov.model import FleetReport, HostReport, RunInfo
+from llmprov.report import document, files
+from llmprov.report.text import plain
 
 #: Longest file name that every common file system takes, less room for the ending.
 NAME_LIMIT = 200
@@ -39,13 +42,13 @@ class RunDirectory:
         self._events: IO[str] | None = None
 
     @classmethod
-    def create(cls, parent: Path) -> RunDirectory:
-        """A new run directory under `parent`.
+    def create(cls, parent: Path, name: str = "") -> RunDirectory:
+        """A new run directory under `parent`, named by the time unless it has a name already.
 
         Raises:
-            UsageError: `parent` cannot be written to.
+            UsageError: `parent` cannot be written to, or has a run of that name.
         """
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        name = name or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         try:
             parent.mkdir(parents=True, exist_ok=True)
             (parent / name).mkdir(mode=0o700)
@@ -61,8 +64,8 @@ class RunDirectory:
         """The run's name."""
         return self.path.name
 
-    def write(self, name: str, text: str) -> Path:
-        """Write a file whole: beside its place, then into it.
+    def write(self, name: str, content: str | Iterable[bytes]) -> Path:
+        """Write a file whole, from a text or from pieces: beside its place, then into it.
 
         Raises:
             LlmprovError: the disk refused; whatever stood at that name before still does.
@@ -70,7 +73,10 @@ class RunDirectory:
         target = self.path / name
         partial = target.with_name(f".{target.name}.partial")
         try:
-            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+            with partial.open("wb") as handle:
+                handle.writelines(
+                    [content.encode("utf-8", "backslashreplace")] if isinstance(content, str) else content
+                )
             partial.replace(target)
         except OSError as error:
             partial.unlink(missing_ok=True)
@@ -81,15 +87,15 @@ class RunDirectory:
         """run.json: inputs, versions, outcome."""
         self.write("run.json", run.model_dump_json(indent=2) + "\n")
 
-    def write_host(self, row: HostReport) -> None:
-        """hosts/<encoded name>.json."""
-        self.write(f"hosts/{encode_name(row.host)}.json", row.model_dump_json(indent=2) + "\n")
-
     def write_fleet(self, fleet: FleetReport) -> None:
-        """Every host's file, then fleet.json, then run.json, which says that the others are complete."""
-        for row in fleet.hosts:
-            self.write_host(row)
-        self.write("fleet.json", fleet.model_dump_json(indent=2) + "\n")
+        """Every host's file and fleet.json, then the other forms, then run.json, which says that all are complete."""
+
+        def host(row: HostReport, data: bytes) -> None:
+            self.write(f"hosts/{encode_name(row.host)}.json", [data, b"\n"])
+
+        self.write("fleet.json", document.render(fleet, host))
+        for name, text in files.rendered(fleet):
+            self.write(name, text)
         self.write_run(fleet.run)
 
     def record_event(self, stage: str, event: dict[str, Any]) -> None:
@@ -127,6 +133,10 @@ def find_run(name: str, parent: Path) -> RunDirectory:
     return RunDirectory(matches[0])
 
 
+#: No fleet's report is larger; what claims to be may come from anywhere.
+REPORT_LIMIT = 2 << 30
+
+
 def load_fleet(directory: RunDirectory) -> FleetReport:
     """The fleet report of a finished run.
 
@@ -135,7 +145,10 @@ def load_fleet(directory: RunDirectory) -> FleetReport:
     """
     path = directory.path / "fleet.json"
     try:
-        return FleetReport.model_validate_json(path.read_text("utf-8"))
+        if path.stat().st_size > REPORT_LIMIT:
+            raise ValueError(f"it is larger than {REPORT_LIMIT >> 30} GiB")
+        with files.uncollected():
+            return FleetReport.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = plain(str(error).splitlines()[0], 300)
         raise UsageError(f"{path} is no fleet report that this llmprov can read: {reason}") from None

@@ -153,6 +153,7 @@ class Ledger:
             not_reported=verification.not_reported if verification else [],
             digests=verification.digests if verification else {},
             drift=entry.verified_plan.pending if entry.verified_plan else [],
+            level=verification.level if verification else None,
             torch=verification.torch if verification else None,
             python=verification.python if verification else None,
             device=verification.device if verification else None,

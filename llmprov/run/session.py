@@ -11,13 +11,14 @@ from pathlib import Path
 from types import FrameType
 
 from llmprov.errors import Cancelled, LlmprovError, UsageError
-from llmprov.model import FleetReport, RunInfo
-from llmprov.report import aggregate, markdown
-from llmprov.run import ansible, outcome
+from llmprov.model import HostReport, RunInfo
+from llmprov.report.compare import Baseline
+from llmprov.run import ansible, outcome, reporting
 from llmprov.run.content import content_digest
 from llmprov.run.directory import RunDirectory
 from llmprov.run.ledger import Ledger, Stage
 from llmprov.run.progress import Progress, ProgressFactory
+from llmprov.run.reporting import Finished, Judging
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,16 @@ VERIFY = Work("verify", (("verify", "verify.yml"),))
 class Session:
     """One run of one command over one inventory."""
 
-    def __init__(self, work: Work, options: ansible.Options, progress: ProgressFactory, strict: bool = False) -> None:
-        self.work, self.options, self.strict = work, options, strict
+    def __init__(
+        self,
+        work: Work,
+        options: ansible.Options,
+        progress: ProgressFactory,
+        strict: bool = False,
+        judging: Judging = Judging(),  # noqa: B008 - frozen
+        baseline: Baseline | None = None,
+    ) -> None:
+        self.work, self.options, self.strict, self.judging, self.baseline = work, options, strict, judging, baseline
         self._progress_factory = progress
         self._current: ansible.PlaybookRun | None = None
         self._interrupts = 0
@@ -69,7 +78,7 @@ class Session:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def execute(self, directory: RunDirectory | None) -> FleetReport:
+    def execute(self, directory: RunDirectory | None) -> Finished:
         """Run every step and return the report; with a directory, write everything into it.
 
         Raises:
@@ -78,6 +87,7 @@ class Session:
         self.info = self.info.model_copy(update={"id": directory.id if directory else "unsaved"})
         if directory:
             directory.write_run(self.info)
+            reporting.warm()
         progress = self._progress_factory(self.ledger)
         before = signal.signal(signal.SIGINT, self._interrupted)
         try:
@@ -134,21 +144,17 @@ class Session:
 
     # -- reporting -----------------------------------------------------------------------------------------------
 
-    def _report(self, directory: RunDirectory | None) -> FleetReport:
+    def _report(self, directory: RunDirectory | None) -> Finished:
         rows = self.ledger.reports(verify_wanted=self.work.verifies)
-        code = outcome.exit_code(rows, self.strict and self.work.verifies)
-        if self.errors:
-            code = 1
-        if self._interrupts:
-            code = Cancelled.exit_code
         info = self.info.model_copy(
             update={"finished": datetime.now(UTC), "outcome": "cancelled" if self._interrupts else "finished"}
         )
-        fleet = aggregate.fleet(info, rows, code, self.errors)
-        if directory:
-            directory.write("report.md", markdown.render(fleet))
-            directory.write_fleet(fleet)
-        return fleet
+        return reporting.tell(info, rows, self._exit_code, self.errors, self.judging, self.baseline, directory)
+
+    def _exit_code(self, rows: list[HostReport]) -> int:
+        if self._interrupts:
+            return Cancelled.exit_code
+        return 1 if self.errors else outcome.exit_code(rows, self.strict and self.work.verifies)
 
     def _usage_sentence(self) -> str:
         first, *others = sorted(set(self.ledger.usage_errors))
@@ -165,17 +171,23 @@ def _name_only(value: str) -> str:
 
 
 def run(
-    work: Work, options: ansible.Options, progress: ProgressFactory, runs: Path | None, strict: bool = False
-) -> tuple[FleetReport, Path | None]:
-    """Run a command and return its report and its directory (None where nothing is kept).
+    work: Work,
+    options: ansible.Options,
+    progress: ProgressFactory,
+    runs: Path | None,
+    strict: bool = False,
+    judging: Judging = Judging(),  # noqa: B008 - frozen
+) -> Finished:
+    """Run a command and return its report; without `runs` nothing is kept.
 
     Raises:
         LlmprovError: of the kinds that `llmprov.errors` names.
     """
-    session = Session(work, options, progress, strict)
+    baseline = reporting.find_baseline(judging, runs) if runs is not None else None
+    session = Session(work, options, progress, strict, judging, baseline)
     directory = RunDirectory.create(runs) if runs is not None else None
     try:
-        return session.execute(directory), directory.path if directory else None
+        return session.execute(directory)
     except UsageError:
         # Nothing ran on any host: a directory without a report would only be in the way.
         if directory:

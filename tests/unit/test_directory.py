@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmprov.errors import LlmprovError, UsageError
 from llmprov.model import Status
-from llmprov.report import aggregate
+from llmprov.report import aggregate, files
 from llmprov.run.directory import RunDirectory, encode_name, find_run, load_fleet
 from tests.unit.builders import row, run_info
 
@@ -36,9 +36,9 @@ def test_two_names_never_share_a_file_even_where_case_is_lost(one, other):
 def test_a_run_is_private_and_whole(tmp_path):
     directory = RunDirectory.create(tmp_path / "runs")
     assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
-    fleet = aggregate.fleet(run_info(), [row("rack1/gpu ü", Status.PASS)], 0, [])
+    fleet = aggregate.fleet(run_info(), [row("rack1/gpu ü", Status.PASS)], lambda _: 0, [])
     directory.write_fleet(fleet)
-    assert {p.name for p in directory.path.iterdir()} == {"hosts", "fleet.json", "run.json"}
+    assert {p.name for p in directory.path.iterdir()} == {"hosts", "fleet.json", "run.json", *files.RENDERERS}
     assert [p.name for p in (directory.path / "hosts").iterdir()] == ["rack1%2Fgpu%20%C3%BC.json"]
     assert load_fleet(find_run("latest", tmp_path / "runs")) == fleet
 

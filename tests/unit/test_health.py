@@ -34,7 +34,7 @@ def look(made, **declared):
     found = health.look(machine, read_cards(machine, wanted), wanted)
     for check in found:
         if check["status"] != "not_reported":
-            Check.model_validate(check)
+            Check(**check)
             assert check["status"] == "pass" or check["remedy"], check
     assert len({check["id"] for check in found}) == len(found)
     return {check["id"]: check for check in found}

@@ -37,7 +37,9 @@ def fleet():
         ],
     )
     others = [row(f"host-{s}", s, summary="because", remedy="do this") for s in Status if s is not Status.PASS]
-    return aggregate.fleet(run_info(), [*others, passed, passed.model_copy(update={"host": "b"})], 4, ["ouch"])
+    return aggregate.fleet(
+        run_info(), [*others, passed, passed.model_copy(update={"host": "b"})], lambda _: 4, ["ouch"]
+    )
 
 
 def shown(renderable):
@@ -69,7 +71,7 @@ def test_cohorts_part_by_gpu():
     seen = observed(devices=[gpu("2330"), gpu("2330")], driver={"module_version": "580.65.06"})
     one = row("a", Status.PASS, observation=seen, torch="2.13.0+cu130")
     other = one.model_copy(update={"host": "b", "observation": observed(devices=[gpu("20b2")])})
-    assert len(aggregate.fleet(run_info(), [one, other], 0, []).cohorts) == 2
+    assert len(aggregate.fleet(run_info(), [one, other], lambda _: 0, []).cohorts) == 2
 
 
 def test_the_table_shows_every_host_and_what_to_do():
@@ -86,7 +88,7 @@ def test_the_plan_reads_like_a_diff():
     seen = observed()
     bare = row("bare", Status.INCONCLUSIVE, observation=seen, plan=decide(desired(), seen))
     refused = row("odd", Status.REFUSED, plan=Plan(), summary="this does not fit that", remedy="change it")
-    text = shown(terminal.plan_tree(aggregate.fleet(run_info(), [refused, bare], 3, [])))
+    text = shown(terminal.plan_tree(aggregate.fleet(run_info(), [refused, bare], lambda _: 3, [])))
     assert "+ pytorch: install 2.13.0+cpu" in text
     assert "odd: refused: this does not fit that" in text
     assert "2 hosts: 1 to change, 1 refused, 0 could not be asked, 0 as declared" in text
@@ -103,7 +105,7 @@ HOSTILE = "<script>alert(1)</script> | `x` [a](http://b) \x1b[2J\x07 \u202e end\
 
 def test_what_a_host_sends_steers_neither_terminal_nor_page():
     bad = row("a|b<i>", Status.FAIL, summary=HOSTILE, remedy=HOSTILE, torch=HOSTILE, device=HOSTILE, plan=Plan())
-    report = aggregate.fleet(run_info(), [bad], 5, [HOSTILE])
+    report = aggregate.fleet(run_info(), [bad], lambda _: 5, [HOSTILE])
     text = shown(terminal.fleet_table(report))
     page = markdown.render(report)
     for shown_text in (text, page):

@@ -239,6 +239,12 @@ def beside_uv(uv_path):
     return sorted(glob.glob(glob.escape(folder) + "/*")) if uv_path else []
 
 
+def cpu_model():
+    """What the processors call themselves; nothing where the kernel does not name them, as on aarch64."""
+    match = re.search(r"^model name\s*:\s*(.+)$", read("/proc/cpuinfo"), re.M)
+    return match.group(1).strip()[:200] if match else ""
+
+
 def observe(env_paths, conda_prefix_path, uv_path, kernel_folders):
     uv = run(uv_path, "--version").split() if uv_path else []
     return {
@@ -257,6 +263,7 @@ def observe(env_paths, conda_prefix_path, uv_path, kernel_folders):
         "disk": disk(env_paths[0] if env_paths else "/"),
         "memory_gb": memory_gb(),
         "cpu_count": os.cpu_count(),
+        "cpu_model": cpu_model(),
         "package_lock_held": lock_held(),
         "reboot_pending": os.path.exists("/run/reboot-required"),
         "boot_id": read("/proc/sys/kernel/random/boot_id") or None,

@@ -11,6 +11,8 @@ from pydantic.dataclasses import dataclass
 Text = Annotated[str, Field(max_length=4000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+#: No figure of a machine is larger; medians and sums of such stay numbers.
+Figure = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
 Value = bool | int | Finite | Text | None
 
 
@@ -45,9 +47,9 @@ class Measurement:
     """One figure. Its key carries the unit (`samples_per_s`, `step_time_ms`)."""
 
     key: Annotated[str, Field(pattern=r"^[a-z0-9_.]{1,120}$")]
-    value: Finite
+    value: Figure
     unit: Annotated[str, Field(max_length=40)]
-    samples: Annotated[list[Finite], Field(max_length=1000)] = Field(default_factory=list)
+    samples: Annotated[list[Figure], Field(max_length=1000)] = Field(default_factory=list)
     #: What it was measured on: `cpu`, `gpu0`; empty for the host as a whole.
     device: Annotated[str, Field(pattern=r"^[a-z0-9]{0,20}$")] = ""
 
@@ -76,7 +78,8 @@ class Verification(BaseModel):
     python: Annotated[str, Field(max_length=200)] = ""
     torch: Annotated[str, Field(max_length=200)] | None = None
     device: Annotated[str, Field(max_length=200)] = ""
-    checks: Annotated[list[Check], Field(max_length=2000)]
+    #: At least one: a document without any is no evidence of anything.
+    checks: Annotated[list[Check], Field(min_length=1, max_length=2000)]
     measurements: Annotated[list[Measurement], Field(max_length=2000)] = []
     #: The GPUs on the PCI bus, in the order of their addresses.
     devices: Annotated[list[Device], Field(max_length=64)] = []

@@ -120,7 +120,7 @@ def _unjudged(row: HostReport) -> HostReport:
     checks = [check for check in row.checks if not check.id.startswith(("cohort.", "baseline."))]
     if len(checks) == len(row.checks):
         return row
-    worst = min((Status(check.status.value) for check in checks), key=VERIFIED.index, default=row.status)
+    worst = min((Status(check.status.value) for check in checks), key=VERIFIED.index, default=Status.PASS)
     status = row.status if row.failures or row.status is Status.PENDING else worst
     first = next((check for check in checks if check.status.value == status.value), None)
     told = {"summary": first.summary, "remedy": first.remedy} if first and status is not Status.PASS else {}

@@ -23,24 +23,39 @@ STOPPED = {
 #: A finding of speed, by id: what other findings may explain.
 SLOW = ("cohort.*", "baseline.*", "*.limit.*", "*.soak.pace")
 
+#: The next step where a finding names none.
+READ = "read the evidence of the finding"
+
 
 def find(row: HostReport, run: RunInfo) -> Cause | None:
-    """The cause of a host's state, or None where nothing is to be done about it."""
+    """The cause of a host's state, or None for one that passed or was not selected."""
     if row.status in STOPPED:
         name, step = STOPPED[row.status]
         return Cause(id=name, says=row.summary or name, step=step, what=row.remedy)
     if row.failures:
         return Cause(id="task_failed", says=row.summary, step=Step.PROVISION, what=row.remedy)
     bad = [check for check in row.checks if check.status in (CheckStatus.FAIL, CheckStatus.WARN)]
-    if not bad:
-        return None
     slow = any(_is_slow(check) for check in bad)
-    # A failing host's cause is among its failures where any rule explains one; a warning may explain them, too.
     for rule in CAUSES:
         said = [check for check in bad if _speaks(rule, check)] if slow or not rule.slow else []
         if said:
             return _told(rule, said, row, run)
-    return None
+    return _unexplained(row)
+
+
+def _unexplained(row: HostReport) -> Cause | None:
+    """The worst finding as its own cause, where no rule knows a better one; None for a host that passed."""
+    if row.status in (Status.PASS, Status.NOT_SELECTED):
+        return None
+    for status in (CheckStatus.FAIL, CheckStatus.INCONCLUSIVE, CheckStatus.WARN):
+        check = next((check for check in row.checks if check.status is status), None)
+        if check:
+            step = Step.VERIFY if status is CheckStatus.INCONCLUSIVE else Step.INSPECT
+            name = re.sub(r"^gpu\d+\.", "gpu.", check.id)
+            return Cause(
+                id=name, says=check.summary or check.id, step=step, what=check.remedy or READ, checks=[check.id]
+            )
+    return Cause(id="not_verified", says=row.summary or row.status.value, step=Step.VERIFY, what=row.remedy)
 
 
 def _is_slow(check: Check) -> bool:

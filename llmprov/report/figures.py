@@ -113,7 +113,13 @@ def groups(fleet: FleetReport) -> list[Group]:
         assert cause is not None  # that is how they were found
         # `GPU 3` is one host's; for several it is whichever GPU each host's own row names.
         said = {re.sub(r"\bGPU \d+\b", "a GPU", row.cause.says) for row in rows if row.cause}
-        says = cause.says if len(rows) == 1 else said.pop() if len(said) == 1 else cause.id.replace("_", " ")
+        says = (
+            cause.says
+            if len(rows) == 1
+            else said.pop()
+            if len(said) == 1
+            else cause.id.replace("_", " ").replace(".", " ")
+        )
         same = len({row.cause.what for row in rows if row.cause}) == 1
         told.append(Group(says, cause.step, cause.what if same else "see each host", cause.drain, rows))
     return told

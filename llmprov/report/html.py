@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -78,6 +80,7 @@ def _asset(package: str, path: str) -> str:
     return resources.files(package).joinpath(path).read_text("utf-8")
 
 
+@cache
 def _library(package: str, path: str) -> str:
     """A library's script, packed: a third of its size, and not parsed before it is needed."""
     return _deflated(resources.files(package).joinpath(path).read_bytes(), level=3)
@@ -101,7 +104,13 @@ def _short(value: object) -> object:
     """A value for a panel: four digits of a figure, no text without end."""
     if isinstance(value, bool) or value is None or isinstance(value, int):
         return value
-    return float(f"{value:.4g}") if isinstance(value, float) else plain(str(value), TEXT_LIMIT)
+    return rounded(value, 4) if isinstance(value, float) else plain(str(value), TEXT_LIMIT)
+
+
+def rounded(value: float, digits: int) -> float:
+    """A figure of so many digits: more are noise, and pack badly."""
+    short = float(f"{value:.{digits}g}")
+    return short if math.isfinite(short) else value
 
 
 # -- the table -----------------------------------------------------------------------------------------------------
@@ -137,7 +146,7 @@ def _measured(fleet: FleetReport) -> list[str]:
 
 
 def _digits(figure: tuple[float, str] | None) -> float | None:
-    return float(f"{figure[0]:.5g}") if figure else None
+    return rounded(figure[0], 5) if figure else None
 
 
 def _slow(fleet: FleetReport) -> dict[str, list[tuple[int, float, str]]]:

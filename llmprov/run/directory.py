@@ -55,7 +55,7 @@ class RunDirectory:
             (parent / name / "hosts").mkdir(mode=0o700)
         except OSError as error:
             raise UsageError(
-                f"the run directory {parent / name} cannot be made ({error.strerror}): name another place with --runs"
+                f"the run directory {parent / name} cannot be made ({error.strerror}): name another place for it"
             ) from None
         return cls(parent / name)
 

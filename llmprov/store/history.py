@@ -54,7 +54,11 @@ class History:
             raise UsageError(f"{self.name} is no database that a history can be in: {error}") from None
         if url.get_backend_name() == "sqlite":
             sa.event.listen(self._engine, "connect", _careful)
-        self._prepare()
+        try:
+            self._prepare()
+        except LlmprovError:
+            self._engine.dispose()
+            raise
 
     def __enter__(self) -> History:
         return self

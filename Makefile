@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo demo-down test lint-and-unit lint unit lab-tests lab-tests-conda lab-tests-hosts bench generate lab-packages clean
+.PHONY: help demo demo-down test lint-and-unit lint unit services lab-tests lab-tests-conda lab-tests-hosts bench precision screenshots generate \
+  lab-packages test-packages clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +14,7 @@ help:
 	@echo "make demo-down  remove that fleet"
 	@echo "make test       everything CI runs"
 	@echo "make bench      timings, as ratios within one run"
+	@echo "make precision  how often the comparison of hosts is right"
 	@echo "make generate   write what follows from llmprov/model: role defaults, argument specs, docs, schema"
 
 # The first line of a demo says where it will work; the rights are tried, not guessed from the user id.
@@ -38,17 +40,22 @@ $(VENV)/.dev: $(BIN)/llmprov
 	@touch $@
 
 lab-packages:
-	@bash tools/lab-packages.sh
+	@bash tools/packages.sh lab
+
+test-packages:
+	@bash tools/packages.sh tests
 
 # What is quick runs beside what waits for hosts; each target's output stands together.
 test: $(VENV)/.dev
 	@if bash tools/where.sh | grep -q '^demo: a lab'; then $(MAKE) -s --no-print-directory lab-packages; fi
 	@echo "make: tests with $$($(BIN)/python --version) and $$($(BIN)/ansible --version | head -n 1)"
+	@$(MAKE) -s --no-print-directory test-packages
 	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lint-and-unit lab-tests
 
 lint-and-unit: $(VENV)/.dev
 	@$(MAKE) -s --no-print-directory lint
 	@$(MAKE) -s --no-print-directory unit
+	@$(MAKE) -s --no-print-directory services
 
 lint: $(VENV)/.dev
 	@echo "make: ruff, mypy, yamllint, ansible-lint"
@@ -60,6 +67,10 @@ lint: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/unit
+
+# A real browser and real databases, without any host.
+services: $(VENV)/.dev test-packages
+	@$(BIN)/python -m pytest tests/services
 
 # The tests of the lab itself look at the whole machine, so they stand alone; then two fleets side by side.
 lab-tests: $(VENV)/.dev
@@ -74,8 +85,16 @@ lab-tests-conda: $(VENV)/.dev
 lab-tests-hosts: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/lab --ignore=tests/lab/test_lab.py $(addprefix --ignore=,$(CONDA_TESTS))
 
-bench: $(VENV)/.dev lab-packages
+bench: $(VENV)/.dev lab-packages test-packages
+	@$(BIN)/python -m tests.bench_report
 	@$(BIN)/python -m tests.bench
+
+# The tables of docs/statistics.md.
+precision: $(VENV)/.dev
+	@$(BIN)/python -m tests.precision
+
+screenshots: $(VENV)/.dev test-packages
+	@$(BIN)/python -m tests.screenshots
 
 generate: $(VENV)/.dev
 	@$(BIN)/python -m llmprov.model.generate

@@ -53,7 +53,8 @@ def timed(work: Callable[[], object]) -> float:
 
 def cold() -> dict[str, str]:
     """An environment in which Ansible finds no SSH connection to use again."""
-    return os.environ | {"ANSIBLE_SSH_CONTROL_PATH_DIR": tempfile.mkdtemp(prefix="llmprov-bench-")}
+    place = tempfile.mkdtemp(prefix="llmprov-bench-")
+    return os.environ | {"ANSIBLE_SSH_CONTROL_PATH_DIR": place, "LLMPROV_HISTORY": f"{place}/history.db"}
 
 
 class Bench:

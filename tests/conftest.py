@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +33,12 @@ def pytest_report_header() -> list[str]:
     from llmprov.run.ansible import versions
 
     return [", ".join(f"{name} {version}" for name, version in versions().items())]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _history(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Runs of tests are remembered apart from those of whoever runs the tests."""
+    os.environ["LLMPROV_HISTORY"] = str(tmp_path_factory.mktemp("history") / "history.db")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

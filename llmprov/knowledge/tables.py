@@ -70,7 +70,9 @@ class TorchRelease:
 @cache
 def _table(name: str) -> dict[str, Any]:
     text = resources.files("llmprov.knowledge").joinpath(f"{name}.yml").read_text("utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text)
+    # The parser in C, where PyYAML was built with it: every command loads these tables.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loaded: dict[str, Any] = yaml.load(text, loader)
     if not loaded.get("source"):
         raise ValueError(f"knowledge/{name}.yml does not say where it comes from")
     return loaded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from llmprov.lab.conda import installer_is_reachable
 from llmprov.model import PytorchVars
 
 PREFIX, NETWORK, HOSTS = "demo", "10.77.16.0/24", 3
+LARGE = Path("demo-fleet")
+LLMPROV = str(Path(sys.executable).parent / "llmprov")
 
 TORCH = PytorchVars()
 
@@ -64,7 +67,16 @@ def provision(inventory: Path, *more: str) -> int:
     variables = [word for value in [*torch_variables(), *more] for word in ("-e", value)]
     argv = ["provision", "-i", str(inventory), "-e", "@inventory/demo-vars.yml", *variables]
     say("llmprov " + " ".join(argv))
-    return subprocess.run([str(Path(sys.executable).parent / "llmprov"), *argv], check=False).returncode
+    return subprocess.run([LLMPROV, *argv], check=False).returncode
+
+
+def large_fleet() -> None:
+    """What a report of many hosts looks like; the exit code is that of its faults, and not the demo's."""
+    shutil.rmtree(LARGE, ignore_errors=True)
+    argv = ["report", "--simulate", "500", "--seed", "12", "--out", str(LARGE), "--history", "off"]
+    subprocess.run([LLMPROV, *argv], check=False, stdout=subprocess.DEVNULL)
+    for page in LARGE.glob("*/report.html"):
+        say(f"a fleet of 500 hosts that does not exist, with faults planted in it: {page}")
 
 
 def in_lab() -> int:
@@ -93,15 +105,20 @@ def main() -> int:
     """Run the demo; the exit code is that of `llmprov provision`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--here", action="store_true", help="provision this machine itself")
+    here = parser.parse_args().here
     try:
-        if not parser.parse_args().here:
-            return in_lab()
+        if not here:
+            code = in_lab()
+            large_fleet()
+            return code
     except LabUnsupported as reason:
         say(f"the lab could not be made ({reason}), so the demo provisions this machine itself")
     except LlmprovError as error:
         sys.stderr.write(f"demo: {error}\n")
         return error.exit_code
-    return provision(Path("inventory/localhost.yml"), f"llm_env_manager={manager_here()}")
+    code = provision(Path("inventory/localhost.yml"), f"llm_env_manager={manager_here()}")
+    large_fleet()
+    return code
 
 
 if __name__ == "__main__":

@@ -142,6 +142,7 @@ class RunInfo(_Record):
     limit: str | None = None
     tags: list[str] = []
     check_mode: bool = False
+    simulated: bool = Field(False, description="Whether the fleet does not exist: `llmprov report --simulate`.")
     extra_vars: list[str] = Field([], description="Names of the variables given with -e; never their values.")
     strict: bool = False
     versions: dict[str, str] = {}

@@ -16,6 +16,7 @@ from llmprov.knowledge import FIGURES, Figure
 from llmprov.model import Check, CheckStatus, FleetReport, HostReport
 from llmprov.model.report import CohortFigure
 from llmprov.report import statistics
+from llmprov.report.text import number
 
 #: The least deviation that matters, as a fraction. A step of synchronous training waits for the slowest card, so that
 #: the whole job loses what one card loses; a twentieth is what is seen on a bill.
@@ -193,13 +194,13 @@ class _Comparison:
             return min((limit for limit in limits if limit is not None), default=None)
         middle = std.median(high.values())
         for host in low:
-            self.slow[host] = f"one of {len(low)} such hosts; the {len(high)} others have a median of {middle:,.4g}"
+            self.slow[host] = f"one of {len(low)} such hosts; the {len(high)} others have a median of {number(middle)}"
         return border
 
     def _two_kinds(self, low: Mapping[str, float], high: Mapping[str, float]) -> None:
         slow, fast = std.median(low.values()), std.median(high.values())
-        words = f"{self.figure.name}: hosts are of two kinds: {len(high)} around {fast:,.4g} {self.unit}, "
-        words += f"{len(low)} around {slow:,.4g} ({1 - slow / fast:.0%} less)"
+        words = f"{self.figure.name}: hosts are of two kinds: {len(high)} around {number(fast)} {self.unit}, "
+        words += f"{len(low)} around {number(slow)} ({1 - slow / fast:.0%} less)"
         told = in_common(low, self.hosts, self.traits) or in_common(high, self.hosts, self.traits)
         self.notes.append(words + (f"; what parts them: {told}" if told else "; nothing that was observed parts them"))
 
@@ -214,7 +215,7 @@ class _Comparison:
         most = self._final(scores, statistics.cutoff(seen.count))
         for host, score in scores.items():
             if score <= -most:
-                self.slow[host] = f"modified z-score {score:.1f}, cutoff -{most:.1f}; scale {seen.scale:,.3g}"
+                self.slow[host] = f"modified z-score {score:.1f}, cutoff -{most:.1f}; scale {number(seen.scale)}"
         scale = max(seen.scale, FLOOR * seen.median)
         return min(seen.median - min(most, 1e6) * scale, (1 - self.effect) * seen.median)
 
@@ -237,7 +238,7 @@ class _Comparison:
         others = [other for name, other in self.hosts.items() if name not in self.slow] or list(self.hosts.values())
         middle = std.median(others)
         summary = f"{self.figure.name} is {1 - value / middle:.0%} slower than on the hosts of its cohort: "
-        summary += f"{value:,.4g} {self.unit} where {middle:,.4g} is their median"
+        summary += f"{number(value)} {self.unit} where {number(middle)} is their median"
         return _check(f"cohort.{self.figure.key}", summary, value, middle, self.unit, evidence)
 
     # -- cards ---------------------------------------------------------------------------------------------------
@@ -286,7 +287,7 @@ class _Comparison:
         others = [r.value for r in self.readings[host] if r.device != device]
         middle = std.median(others)
         summary = f"{self.figure.name} is {1 - value / middle:.0%} slower on {device} than on the other devices of its "
-        summary += f"host: {value:,.4g} {self.unit} where {middle:,.4g} is their median"
+        summary += f"host: {number(value)} {self.unit} where {number(middle)} is their median"
         evidence = f"modified z-score {score:.1f}, cutoff -{most:.1f}"
         return _check(f"cohort.{device}.{self.figure.key}", summary, value, middle, self.unit, evidence)
 
@@ -358,6 +359,6 @@ def _moved(
     figure: Figure, host: str, change: float, now: Sequence[Reading], then: Sequence[Reading], noise: float
 ) -> Check:
     summary = f"{figure.name} is {-change:.0%} slower than in the baseline: "
-    summary += f"{_median(now):,.4g} now, {_median(then):,.4g} then"
+    summary += f"{number(_median(now))} now, {number(_median(then))} then"
     evidence = f"{host} against itself; noise of the repeats {noise:.2%}"
     return _check(f"baseline.{figure.key}", summary, _median(now), _median(then), "", evidence)

@@ -79,7 +79,8 @@ def sentence(fleet: FleetReport) -> str:
     what = f"{changed} change{plural} {'would be ' if fleet.run.check_mode else ''}made"
     if not changed:
         what = "nothing was changed on any host"
-    return f"{len(fleet.hosts):,} host{'s' if len(fleet.hosts) != 1 else ''}: {counts}; {what}."
+    made_up = "simulated: " if fleet.run.simulated else ""
+    return f"{made_up}{len(fleet.hosts):,} host{'s' if len(fleet.hosts) != 1 else ''}: {counts}; {what}."
 
 
 def took(fleet: FleetReport) -> str:

@@ -14,7 +14,7 @@ import math
 import re
 import secrets
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -25,7 +25,7 @@ from llmprov.knowledge import FIGURES
 from llmprov.model import Check, CheckStatus, FleetReport, HostReport, Status
 from llmprov.model.report import Step
 from llmprov.report import figures
-from llmprov.report.text import plain
+from llmprov.report.text import number, plain
 
 #: Hosts whose panels are unpacked together: a chunk of this size opens without a wait.
 CHUNK = 200
@@ -95,16 +95,11 @@ def _deflated(data: bytes, level: int) -> str:
     return base64.b64encode(zlib.compress(data, level)).decode("ascii")
 
 
-def number(value: float) -> str:
-    """Four digits, thousands parted."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 def _short(value: object) -> object:
     """A value for a panel: four digits of a figure, no text without end."""
-    if isinstance(value, bool) or value is None or isinstance(value, int):
-        return value
-    return rounded(value, 4) if isinstance(value, float) else plain(str(value), TEXT_LIMIT)
+    if isinstance(value, float):
+        return rounded(value, 4)
+    return plain(value, TEXT_LIMIT) if isinstance(value, str) else value
 
 
 def rounded(value: float, digits: int) -> float:
@@ -157,6 +152,8 @@ def _slow(fleet: FleetReport) -> dict[str, list[tuple[int, float, str]]]:
     found: dict[str, list[tuple[int, float, str]]] = {}
     for place, row in enumerate(fleet.hosts):
         for check in row.checks:
+            if check.status is CheckStatus.PASS:
+                continue
             told = re.fullmatch(r"cohort\.(?:(gpu\d+)\.)?(.+)", check.id)
             now, usual = check.measured, check.expected
             if told and told.group(2) in FIGURES and isinstance(now, int | float) and isinstance(usual, int | float):
@@ -169,16 +166,16 @@ def _slow(fleet: FleetReport) -> dict[str, list[tuple[int, float, str]]]:
 
 def _panels(rows: Sequence[HostReport]) -> dict[str, Any]:
     """Everything about a chunk of hosts. What most of them have in common stands in columns, which pack well."""
-    passed = [{check.id: check for check in row.checks if check.status is CheckStatus.PASS} for row in rows]
-    measured = [
-        {f"{m.key}@{m.device}": m for m in row.measurements if not m.key.endswith((".p5", ".p95"))} for row in rows
-    ]
+    passed = [[check for check in row.checks if check.status is CheckStatus.PASS] for row in rows]
+    figures_of = [[m for m in row.measurements if not m.key.endswith((".p5", ".p95"))] for row in rows]
     return {
-        "facts": _columns([_facts(row) for row in rows], lambda fact: _short(fact)),
-        "passed": _columns(passed, lambda check: _short(check.measured)),
-        "expected": _shared(passed, lambda check: [_short(check.expected), plain(check.unit)]),
-        "figures": _columns(measured, lambda m: _short(m.value)),
-        "units": _shared(measured, lambda m: plain(m.unit)),
+        "facts": _columns([_facts(row) for row in rows]),
+        "passed": _columns([{check.id: _short(check.measured) for check in of} for of in passed]),
+        "expected": _columns([{check.id: _short(check.expected) for check in of} for of in passed]),
+        "passed_units": {check.id: plain(check.unit) for of in passed for check in of},
+        # Four digits: a figure is far from the largest number that there is, so that none of them becomes infinite.
+        "figures": _columns([{f"{m.key}@{m.device}": float(f"{m.value:.4g}") for m in of} for of in figures_of]),
+        "units": {f"{m.key}@{m.device}": plain(m.unit) for of in figures_of for m in of},
         "found": [[_finding(check) for check in _worst_first(row.checks)] for row in rows],
         "cause": [_cause(row) for row in rows],
         "devices": [[[plain(str(value)) for value in _device(device)] for device in row.devices] for row in rows],
@@ -191,15 +188,9 @@ def _panels(rows: Sequence[HostReport]) -> dict[str, Any]:
     }
 
 
-def _columns(rows: Sequence[dict[str, Any]], value: Callable[[Any], object]) -> dict[str, list[object]]:
+def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[object]]:
     keys = dict.fromkeys(key for row in rows for key in row)
-    return {key: [value(row[key]) if key in row else ABSENT for row in rows] for key in keys}
-
-
-def _shared(rows: Sequence[dict[str, Any]], value: Callable[[Any], object]) -> dict[str, object]:
-    """What goes with a key, taken from the first that has it."""
-    first = {key: row[key] for row in reversed(rows) for key in row}
-    return {key: value(one) for key, one in first.items()}
+    return {key: [row.get(key, ABSENT) for row in rows] for key in keys}
 
 
 def _facts(row: HostReport) -> dict[str, object]:
@@ -217,7 +208,7 @@ def _facts(row: HostReport) -> dict[str, object]:
             "conda": seen.conda.version if seen.conda else None,
         }
     facts |= {f"seconds of {stage}": seconds for stage, seconds in row.elapsed_s.items()}
-    return {name: value for name, value in facts.items() if value not in (None, "")}
+    return {name: _short(value) for name, value in facts.items() if value not in (None, "")}
 
 
 def _worst_first(checks: Iterable[Check]) -> list[Check]:

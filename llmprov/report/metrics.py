@@ -19,6 +19,8 @@ from llmprov.model import CheckStatus, FleetReport, Status
 from llmprov.report import figures
 from llmprov.report.text import plain
 
+_BAD = (CheckStatus.FAIL, CheckStatus.WARN, CheckStatus.INCONCLUSIVE)
+
 
 def render(fleet: FleetReport) -> str:
     """The metrics of one run."""
@@ -49,11 +51,13 @@ class _Fleet(Collector):
 
     def _hosts(self) -> Iterable[Metric]:
         state = GaugeMetricFamily("llmprov_host_status", "1 for the status that a host has.", labels=["host", "status"])
-        checks = GaugeMetricFamily("llmprov_host_checks", "Checks of a host by outcome.", labels=["host", "outcome"])
+        checks = GaugeMetricFamily(
+            "llmprov_host_checks", "Checks of a host that did not pass.", labels=["host", "outcome"]
+        )
         for row in self.fleet.hosts:
             state.add_metric([plain(row.host), row.status.value], 1)
             counts = Counter(check.status for check in row.checks)
-            for outcome in CheckStatus:
+            for outcome in _BAD:
                 checks.add_metric([plain(row.host), outcome.value], counts[outcome])
         yield state
         yield checks

@@ -77,7 +77,8 @@ def fleet(count: int, seed: int = 0, faults: float = 0.04) -> Simulated:
         finished=started + timedelta(minutes=4, seconds=12),
         outcome="finished",
         inventory=["fleet.yml"],
-        versions={"llmprov": __version__, "simulated": "yes"},
+        simulated=True,
+        versions={"llmprov": __version__},
     )
     made = Simulated(run, [])
     weights = [model.weight for model in MODELS]

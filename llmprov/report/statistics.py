@@ -92,7 +92,7 @@ def scattered(scores: Sequence[float], least: float) -> float:
     """
     slow = sorted(-score for score in scores if score <= -least)
     fast = sorted(score for score in scores if score >= least)
-    for score in slow:
+    for score in (least, *slow):
         if len(fast) - bisect_left(fast, score) <= MIRRORED * (len(slow) - bisect_left(slow, score)):
             return score
     return math.inf if slow else least

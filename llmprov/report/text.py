@@ -5,6 +5,11 @@ from __future__ import annotations
 import unicodedata
 
 
+def number(value: float) -> str:
+    """A figure as people write it: four digits, or whole with thousands parted."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def plain(text: str, limit: int = 2000) -> str:
     """`text` on one line, with every character that could steer a terminal shown by its number."""
     # Nearly all text is: then there is nothing to replace.

@@ -16,7 +16,7 @@ from llmprov.knowledge import FIGURES
 from llmprov.model import Status
 from llmprov.report import compare
 from llmprov.report.terminal import STYLES
-from llmprov.report.text import plain
+from llmprov.report.text import number, plain
 
 if TYPE_CHECKING:
     from llmprov.store.trends import Diff, Trouble
@@ -79,7 +79,7 @@ def cohort(records: Sequence[dict[str, Any]]) -> RenderableType:
     table = _table("run", "hosts", *(f"{FIGURES[key].name}, {_unit(records, key)}" for key in keys), "")
     bars = _bars([of[keys[0]]["median"] if keys[0] in of else None for of in runs.values()])
     for (run, of), bar in zip(runs.items(), bars, strict=True):
-        values = [f"{of[key]['median']:,.4g}" if key in of else "" for key in keys]
+        values = [number(of[key]["median"]) if key in of else "" for key in keys]
         table.add_row(run, str(max(row["count"] for row in of.values())), *values, bar)
     return Group(Text(plain(records[0]["describes"], 300), style="bold"), table)
 

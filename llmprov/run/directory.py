@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +53,6 @@ class RunDirectory:
         try:
             parent.mkdir(parents=True, exist_ok=True)
             (parent / name).mkdir(mode=0o700)
-            (parent / name / "hosts").mkdir(mode=0o700)
         except OSError as error:
             raise UsageError(
                 f"the run directory {parent / name} cannot be made ({error.strerror}): name another place for it"
@@ -80,7 +80,7 @@ class RunDirectory:
             partial.replace(target)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            raise LlmprovError(f"{target} could not be written ({error.strerror}): make room and run again") from None
+            raise _unwritten(target, error) from None
         return target
 
     def write_run(self, run: RunInfo) -> None:
@@ -90,10 +90,21 @@ class RunDirectory:
     def write_fleet(self, fleet: FleetReport) -> None:
         """Every host's file and fleet.json, then the other forms, then run.json, which says that all are complete."""
 
-        def host(row: HostReport, data: bytes) -> None:
-            self.write(f"hosts/{encode_name(row.host)}.json", [data, b"\n"])
+        hosts = self.path / ".hosts.partial"
 
-        self.write("fleet.json", document.render(fleet, host))
+        def host(row: HostReport, data: bytes) -> None:
+            with open(f"{hosts}/{encode_name(row.host)}.json", "wb") as handle:  # noqa: PTH123 - ten thousand of them
+                handle.write(data + b"\n")
+
+        try:
+            hosts.mkdir(mode=0o700)
+            self.write("fleet.json", document.render(fleet, host))
+            # The folder gets its name when all of it is there.
+            hosts.rename(self.path / "hosts")
+        except OSError as error:
+            raise _unwritten(hosts, error) from None
+        finally:
+            shutil.rmtree(hosts, ignore_errors=True)
         for name, text in files.rendered(fleet):
             self.write(name, text)
         self.write_run(fleet.run)
@@ -115,6 +126,10 @@ class RunDirectory:
             self._events.close()
             self._events = None
             (self.path / ".events.jsonl.partial").rename(self.path / "events.jsonl")
+
+
+def _unwritten(path: Path, error: OSError) -> LlmprovError:
+    return LlmprovError(f"{path} could not be written ({error.strerror}): make room and run again")
 
 
 def find_run(name: str, parent: Path) -> RunDirectory:

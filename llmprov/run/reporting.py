@@ -144,7 +144,7 @@ def _record(history: History, fleet: FleetReport, runs: Path, done: Finished) ->
 
 
 def catch_up(history: History, runs: Path) -> list[str]:
-    """Record finished runs under `runs` that the history does not know, and return their names."""
+    """Record finished runs of real fleets under `runs` that the history does not know, and return their names."""
     from llmprov.store.history import RUN_ID
 
     taken = []
@@ -157,6 +157,7 @@ def catch_up(history: History, runs: Path) -> list[str]:
             fleet = load_fleet(RunDirectory(path.parent))
         except UsageError:
             continue
-        if fleet.run.id == name and fleet.run.outcome != "running" and history.record(fleet):
+        real = not fleet.run.simulated
+        if real and fleet.run.id == name and fleet.run.outcome != "running" and history.record(fleet):
             taken.append(name)
     return taken

@@ -12,6 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from llmprov.report import files
 from tests.conftest import LLMPROV, ROOT
 from tests.lab.conftest import VARIABLES
 
@@ -44,7 +45,8 @@ def test_the_report_is_complete_valid_and_private(llmprov, inventory, tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     assert stat.S_IMODE(run.stat().st_mode) == 0o700
     names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
-    assert names == {"run.json", "fleet.json", "report.md", "events.jsonl", "hosts/test1.json", "hosts/test2.json"}
+    hosts = {"hosts/test1.json", "hosts/test2.json"}
+    assert names == {"run.json", "fleet.json", "events.jsonl", *hosts, *files.RENDERERS}
     assert json.loads((run / "fleet.json").read_text()) == ran.fleet
 
 

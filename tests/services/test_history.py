@@ -144,8 +144,10 @@ def test_runs_whose_writer_was_stopped_are_taken_up(address, tmp_path):
     runs = tmp_path / "runs"
     for number in (1, 2):
         fleet = day(number)
-        RunDirectory.create(runs, fleet.run.id).write_fleet(fleet)
-    # Neither a run that goes on nor nonsense is taken.
+        real = fleet.model_copy(update={"run": fleet.run.model_copy(update={"simulated": False})})
+        RunDirectory.create(runs, fleet.run.id).write_fleet(real)
+    RunDirectory.create(runs, day(3).run.id).write_fleet(day(3))
+    # Neither a fleet that does not exist, nor a run that goes on, nor nonsense is taken.
     (runs / "20260109T060000Z-aaaaaa").mkdir()
     (runs / "20260109T060000Z-aaaaaa/run.json").write_text("{}")
     (runs / "20260110T060000Z-bbbbbb").mkdir()

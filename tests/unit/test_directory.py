@@ -54,7 +54,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
 
 def test_an_unwritable_place_is_a_usage_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="--runs"):
+    with pytest.raises(UsageError, match="name another place"):
         RunDirectory.create(tmp_path / "file" / "runs")
 
 

@@ -64,6 +64,9 @@ function column(show, order, name = "") {
 const word = (values) => column((index) => escaped(values[index]), (index) => values[index]);
 const amount = (values, show) => column((index) => show(values(index)), (index) => values(index) ?? -1, "number");
 
+/** What a cohort is made of, without the versions. */
+const kind = (cohort) => cohort.split(" · ")[0];
+
 const selects = { status: byId("by-status"), step: byId("by-step"), cohort: byId("by-cohort"), group: byId("by-group") };
 function options(select, entries) {
   for (const [value, text] of entries) select.append(el("option", { value }, text));
@@ -113,7 +116,7 @@ const table = new DataTable("#table", {
     column((i) => (all.step[i] ? all.steps[all.step[i]] : ""), (i) => -all.step[i]),
     amount((i) => all.figures[HEADLINE]?.[i] ?? null, figure),
     amount((i) => ofCohort(HEADLINE, i), percent),
-    column((i) => escaped(all.cohorts[all.cohort[i]] ?? ""), (i) => all.cohort[i]),
+    column((i) => escaped(kind(all.cohorts[all.cohort[i]] ?? "")), (i) => all.cohort[i]),
     word(all.torch),
     word(all.since),
   ],
@@ -217,7 +220,7 @@ async function open(name) {
   close.addEventListener("click", () => byId("panel").close());
   const facts = Object.entries(chunk.facts).filter(([, values]) => values[at] !== ABSENT).map(([fact, values]) => [fact, values[at]]);
   const passed = Object.entries(chunk.passed).filter(([, values]) => values[at] !== ABSENT)
-    .map(([id, values]) => [id, text(values[at]), text(chunk.expected[id][0]), chunk.expected[id][1]]);
+    .map(([id, values]) => [id, text(values[at]), text(chunk.expected[id][at]), chunk.passed_units[id]]);
   byId("panel-body").replaceChildren(
     el("div", { class: "top" }, el("div", {}, el("h2", { id: "panel-title" }, name), el("span", { class: `status ${STATUS_CLASS(status)}` }, status), all.since[index] ? ` since ${all.since[index]}` : ""), close),
     el("p", {}, all.what[index]),
@@ -276,7 +279,9 @@ async function draw() {
   const met = new Set();
   const worst = named.map((one) => { const had = met.has(all.cohort[one[0]]); met.add(all.cohort[one[0]]); return had ? "" : title(one); });
   const marks = (x, y) => ({
-    type: "scatter", mode: "markers+text", x: named.map(x), y: named.map(y), text: worst, textposition: "top right", cliponaxis: false,
+    type: "scatter", mode: "markers+text", x: named.map(x), y: named.map(y), text: worst, cliponaxis: false,
+    // Towards the middle, where there is room for a name.
+    textposition: named.map((one) => (x(one) > 90 ? "top left" : "top right")),
     marker: { color: colour("--bad"), size: 8, symbol: named.map(([, , device]) => (device ? "diamond" : "circle")) },
     hovertext: named.map((one) => `${title(one)}: ${(100 * one[1]).toFixed(1)} %`), hoverinfo: "text",
   });

@@ -65,7 +65,9 @@ def _row(row: HostReport, described: str | None, more: list[Check], run: RunInfo
         update["status"] = min(row.status, worst, key=VERIFIED.index)
     told = row.model_copy(update=update)
     told.cause = causes.find(told, run)
-    if told.cause and more:
+    if told.cause and told.cause.checks:
+        told.remedy = told.cause.what
+    if more:
         _explain(told, more)
     return told
 
@@ -79,7 +81,7 @@ def _explain(row: HostReport, slow: list[Check]) -> None:
         told = f"{told}; {cause.says}"
     if cause and row.summary and row.status is not Status.WARN and first.status.value != "fail":
         told = f"{row.summary}; {told}"
-    row.summary, row.remedy = told, cause.what if cause else row.remedy
+    row.summary = told
 
 
 def fleet(

@@ -43,7 +43,7 @@ class History:
 
     def __init__(self, address: str) -> None:
         url = _url(address)
-        self.name = url.render_as_string(hide_password=True)
+        self.name = url.difference_update_query(["password"]).render_as_string(hide_password=True)
         try:
             self._engine = sa.create_engine(url)
         except ModuleNotFoundError as error:

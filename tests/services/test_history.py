@@ -282,6 +282,15 @@ def test_a_baseline_may_be_a_recorded_run(cli, tmp_path, address):
     assert json.loads(done.stdout)["baseline"].startswith("20260101T060000Z")
 
 
+@pytest.mark.parametrize("where", ["u:geheim@127.0.0.1:1/x", "u@127.0.0.1:1/x?password=geheim"])
+def test_a_password_is_never_told(cli, monkeypatch, where):
+    monkeypatch.setenv("LLMPROV_HISTORY", f"postgresql://{where}")
+    done = cli("history")
+    assert done.returncode == 1
+    assert "cannot be opened" in done.stderr
+    assert "geheim" not in done.stderr + done.stdout
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

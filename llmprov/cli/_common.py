@@ -20,6 +20,7 @@ from llmprov.report.text import plain
 from llmprov.run import ansible, session
 from llmprov.run.progress import progress_for
 from llmprov.run.reporting import Judging
+from llmprov.store.address import address
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -152,22 +153,9 @@ def _ask(ssh: bool, become: bool, vault: bool) -> tuple[tuple[str, ...], dict[st
     return tuple(flags), answers
 
 
-def history_address(given: str | None) -> str:
-    """Where the history is; empty for none.
-
-    Raises:
-        UsageError: the option has a password in it.
-    """
-    if given == "off":
-        return ""
-    from llmprov.store.address import default_address, refuse_password
-
-    return refuse_password(given) if given else default_address()
-
-
 def judging(baseline: str | None, effect: float, history: str | None) -> Judging:
     """The options of judging as one record."""
-    return Judging(effect=effect / 100, baseline=baseline, history=history_address(history))
+    return Judging(effect=effect / 100, baseline=baseline, history=address(history))
 
 
 def write_json(fleet: FleetReport) -> None:

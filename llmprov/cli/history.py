@@ -15,6 +15,7 @@ from llmprov.errors import UsageError
 from llmprov.report import timeline
 from llmprov.run import reporting
 from llmprov.run.directory import find_run, load_fleet
+from llmprov.store.address import address
 
 app = typer.Typer(help="Runs over time: what changed, since when, what flaps.", no_args_is_help=False)
 
@@ -34,35 +35,35 @@ def history(
     host: Annotated[str | None, typer.Option("--host", help="One host over its runs.")] = None,
     cohort: Annotated[str | None, typer.Option("--cohort", help="One cohort over its runs, by its id.")] = None,
     last: Annotated[int, typer.Option("--last", min=1, max=10_000, help="How many runs.")] = 20,
-    address: _common.HistoryOption = None,
+    past: _common.HistoryOption = None,
     runs: _common.RunsOption = _common.RUNS,
     as_json: JsonOption = False,
 ) -> None:
     """List runs, and the hosts that do not pass: since when, and whether they come and go."""
-    context.obj = address
+    context.obj = past
     if context.invoked_subcommand:
         return
     from llmprov.store import trends
 
-    with _open(address) as past:
-        reporting.catch_up(past, runs)
+    with _open(past) as known:
+        reporting.catch_up(known, runs)
         if host is not None:
-            _show(past.of_host(host, last), timeline.host, as_json, f"no recorded run verified a host named {host!r}")
+            _show(known.of_host(host, last), timeline.host, as_json, f"no recorded run verified a host named {host!r}")
         elif cohort is not None:
             _show(
-                past.cohorts(cohort=cohort, last=last),
+                known.cohorts(cohort=cohort, last=last),
                 timeline.cohort,
                 as_json,
                 f"no recorded cohort has the id {cohort!r}",
             )
         else:
-            recorded, troubles = past.runs(last), trends.troubles(past)
-            cohorts = past.cohorts(past.find("latest")) if any(run["verified"] for run in recorded) else []
+            recorded, troubles = known.runs(last), trends.troubles(known)
+            cohorts = known.cohorts(known.find("latest")) if any(run["verified"] for run in recorded) else []
             if as_json:
                 told = [asdict(trouble) | {"flaps": trouble.flaps} for trouble in troubles]
                 _json({"runs": recorded, "troubles": told, "cohorts": cohorts})
             else:
-                _common.out().print(timeline.overview(past.name, recorded, troubles, cohorts))
+                _common.out().print(timeline.overview(known.name, recorded, troubles, cohorts))
 
 
 @app.command("diff", epilog="Example: llmprov history diff latest~1 latest --fail-on regression")
@@ -76,14 +77,14 @@ def diff(
         FailOn | None, typer.Option("--fail-on", help="Exit with 5 where a host or a figure got worse.")
     ] = None,
     effect: _common.EffectOption = _common.EFFECT_PERCENT,
-    address: _common.HistoryOption = None,
+    past: _common.HistoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What is otherwise in one run than in another: statuses, findings, versions, figures."""
     from llmprov.store import trends
 
-    with _open(address or context.obj) as past:
-        told = trends.diff(past, past.find(before), past.find(after), effect / 100)
+    with _open(past or context.obj) as known:
+        told = trends.diff(known, known.find(before), known.find(after), effect / 100)
     if as_json:
         _json(told.document())
     else:
@@ -95,13 +96,13 @@ def diff(
 def take(
     context: typer.Context,
     directories: Annotated[list[Path], typer.Argument(help="Run directories, of this controller or another.")],
-    address: _common.HistoryOption = None,
+    past: _common.HistoryOption = None,
 ) -> None:
     """Record finished runs from their directories."""
-    with _open(address or context.obj) as past:
+    with _open(past or context.obj) as known:
         for path in directories:
             fleet = load_fleet(find_run(str(path), path.parent))
-            done = "recorded" if past.record(fleet) else "was recorded before, or is forgotten by `history prune`"
+            done = "recorded" if known.record(fleet) else "was recorded before, or is forgotten by `history prune`"
             _common.out().print(f"{fleet.run.id}: {done}")
 
 
@@ -111,23 +112,23 @@ def prune(
     keep_days: Annotated[
         float, typer.Option("--keep-days", min=0, max=100_000, help="Runs older than this are forgotten.")
     ],
-    address: _common.HistoryOption = None,
+    past: _common.HistoryOption = None,
 ) -> None:
     """Forget old runs; their directories stay."""
-    with _open(address or context.obj) as past:
-        gone = past.prune(keep_days)
-        _common.out().print(f"{gone} run{'s' if gone != 1 else ''} forgotten; {len(past.runs())} left in {past.name}")
+    with _open(past or context.obj) as known:
+        gone = known.prune(keep_days)
+        _common.out().print(f"{gone} run{'s' if gone != 1 else ''} forgotten; {len(known.runs())} left in {known.name}")
 
 
-def _open(address: str | None) -> Any:
+def _open(option: str | None) -> Any:
     """The history that the options name.
 
     Raises:
         UsageError: it is switched off.
     """
-    where = _common.history_address(address)
+    where = address(option)
     if not where:
-        raise UsageError("--history off: there is nothing to look at")
+        raise UsageError("the history is switched off: there is nothing to look at")
     return reporting.open_history(where)
 
 

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import ValidationError
+
 from llmprov.errors import LlmprovError, UsageError
 from llmprov.model import FleetReport, HostReport, RunInfo
 from llmprov.report import document, files
@@ -164,6 +166,9 @@ def load_fleet(directory: RunDirectory) -> FleetReport:
             raise ValueError(f"it is larger than {REPORT_LIMIT >> 30} GiB")
         with files.uncollected():
             return FleetReport.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
     except (OSError, ValueError) as error:
-        reason = plain(str(error).splitlines()[0], 300)
-        raise UsageError(f"{path} is no fleet report that this llmprov can read: {reason}") from None
+        reason = str(error).splitlines()[0]
+    raise UsageError(f"{path} is no fleet report that this llmprov can read: {plain(reason, 300)}")

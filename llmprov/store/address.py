@@ -9,10 +9,15 @@ from urllib.parse import urlsplit
 from llmprov.errors import UsageError
 
 
-def default_address() -> str:
-    """$LLMPROV_HISTORY, else a file in the user's data directory ($XDG_DATA_HOME, ~/.local/share)."""
+def address(option: str | None) -> str:
+    """Where the history is: the option, else $LLMPROV_HISTORY, else in the user's data directory; empty for `off`.
+
+    Raises:
+        UsageError: the option has a password in it.
+    """
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    return os.environ.get("LLMPROV_HISTORY") or str(data / "llmprov" / "history.db")
+    given = refuse_password(option) if option else os.environ.get("LLMPROV_HISTORY")
+    return "" if given == "off" else given or str(data / "llmprov" / "history.db")
 
 
 def is_path(address: str) -> bool:

@@ -282,6 +282,39 @@ def test_a_baseline_may_be_a_recorded_run(cli, tmp_path, address):
     assert json.loads(done.stdout)["baseline"].startswith("20260101T060000Z")
 
 
+def test_the_history_can_be_switched_off(cli, monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMPROV_HISTORY", "off")
+    assert "switched off" in cli("history").stderr
+    assert not (tmp_path / "off").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda text: text[:5000], "EOF while parsing"),
+        (lambda text: '{"a":' * 200_000, "recursion limit"),
+        (lambda text: text.replace('"schema_version":1', '"schema_version":9'), "schema_version"),
+        (lambda text: "", "EOF"),
+    ],
+)
+def test_a_run_that_is_broken_is_not_imported(cli, tmp_path, spoil, words):
+    cli("report", "--simulate", "20", "--out", "runs")
+    (run,) = (tmp_path / "runs").iterdir()
+    path = run / "fleet.json"
+    path.write_text(spoil(path.read_text("utf-8")))
+    done = cli("history", "import", str(run))
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr) < 1000
+
+
+def test_a_file_that_is_no_database_is_told_and_left(cli, tmp_path):
+    (tmp_path / "bad.db").write_bytes(b"x" * 100_000)
+    done = cli("history", "--history", "bad.db")
+    assert (done.returncode, "file is not a database" in done.stderr) == (1, True)
+    assert (tmp_path / "bad.db").read_bytes() == b"x" * 100_000
+
+
 @pytest.mark.parametrize("where", ["u:geheim@127.0.0.1:1/x", "u@127.0.0.1:1/x?password=geheim"])
 def test_a_password_is_never_told(cli, monkeypatch, where):
     monkeypatch.setenv("LLMPROV_HISTORY", f"postgresql://{where}")
@@ -296,7 +329,7 @@ def test_a_password_is_never_told(cli, monkeypatch, where):
     [
         (("--history", "postgresql://u:geheim@nowhere/x"), "everybody on this machine can read"),
         (("--history", "nosuch://x"), "no database that a history can be in"),
-        (("--history", "off"), "nothing to look at"),
+        (("--history", "off"), "switched off"),
         (("--host", "nobody"), "no recorded run verified a host named 'nobody'"),
         (("diff", "latest", "2020"), "no run in"),
     ],

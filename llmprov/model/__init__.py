@@ -28,7 +28,7 @@ from llmprov.model.desired import (
 )
 from llmprov.model.environment import EnvironmentSpec
 from llmprov.model.observation import CondaPrefix, Environment, EnvironmentRecord, GpuDevice, Jupyter, Observation
-from llmprov.model.plan import Action, Kind, Plan, Refusal
+from llmprov.model.plan import Action, Finding, Kind, Plan, Refusal
 from llmprov.model.report import FleetReport, HostReport, RunInfo, Status
 from llmprov.model.verification import Check, CheckStatus, Device, Measurement, Verification
 
@@ -48,6 +48,7 @@ __all__ = [
     "EnvironmentRecord",
     "EnvironmentSpec",
     "EnvironmentVars",
+    "Finding",
     "FleetReport",
     "GpuDevice",
     "HostReport",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,8 +37,18 @@ class Kernel(HostRecord):
 
     release: Text
     running: bool = False
+    #: Whether its image is in /boot, so that the host may boot it.
+    bootable: bool = False
     nvidia_module: bool = False
+    #: What DKMS says of the NVIDIA module for it: `added`, `built`, `installed`; empty where it says nothing.
+    dkms: Text = ""
     headers: bool = False
+
+
+def release_key(release: str) -> list[tuple[int, int, str]]:
+    """Sorts kernel releases as boot loaders do: numbers as numbers, `6.1.0-9` before `6.1.0-40`."""
+    parts = re.findall(r"\d+|[A-Za-z]+", release)
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
 class GpuDevice(HostRecord):
@@ -58,8 +69,18 @@ class Driver(HostRecord):
     package_version: Text | None = None
     package_name: Text | None = None
     nouveau_loaded: bool = False
+    #: Whether a modprobe file keeps nouveau from being loaded.
+    nouveau_blacklisted: bool = False
     secure_boot: bool | None = None
+    #: Whether the firmware knows the key that DKMS signs modules with; None where there is no such key, or no answer.
+    module_key_enrolled: bool | None = None
     fabric_manager: Literal["running", "stopped", "absent"] = "absent"
+    fabric_manager_version: Text | None = None
+    persistence_daemon: Literal["running", "stopped", "absent"] = "absent"
+    #: Packages of the driver that are held against upgrades.
+    held: Annotated[list[Text], Field(max_length=200)] = []
+    #: Processes that have an NVIDIA device open; None where not all of them could be looked at.
+    processes: int | None = None
 
 
 class EnvironmentRecord(HostRecord):
@@ -166,6 +187,11 @@ class Observation(HostRecord):
     package_lock_held: bool | None = None
     reboot_pending: bool = False
     boot_id: Text | None = None
+
+    @property
+    def next_kernel(self) -> Kernel | None:
+        """The kernel that a boot takes unless told otherwise: the newest that lies in /boot."""
+        return max((k for k in self.kernels if k.bootable), key=lambda k: release_key(k.release), default=None)
 
     @property
     def gpus(self) -> list[GpuDevice]:

@@ -50,12 +50,24 @@ class Refusal(BaseModel):
         return f"{self.this} does not fit {self.that}"
 
 
+class Finding(BaseModel):
+    """Something that is wrong, or will be at the next boot, whatever is declared; told by `plan` and by `verify`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    says: str
+    evidence: str = ""
+    remedy: str
+
+
 class Plan(BaseModel):
     """Every component's action. The plan of a host that is as declared has none but `none`."""
 
     actions: list[Action] = []
     refusals: list[Refusal] = []
     warnings: list[str] = []
+    findings: list[Finding] = []
     #: The wheel build that `pytorch_variant: auto` came to on this host, such as `cpu` or `cu130`.
     pytorch_variant: str | None = None
 

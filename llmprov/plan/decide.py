@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmprov.model import Action, Desired, EnvironmentSpec, Kind, Observation, Plan, Refusal
-from llmprov.plan import conda, environment, host, jupyter, specs, wheel
+from llmprov.plan import conda, driver, environment, host, jupyter, specs, wheel
 from llmprov.plan.environment import Change
 
 
@@ -26,6 +26,7 @@ def decide(desired: Desired, seen: Observation) -> Plan:
         actions=[] if refusals else actions,
         refusals=refusals,
         warnings=host.warnings(seen),
+        findings=driver.findings(seen),
         pytorch_variant=variant,
     )
 

@@ -137,4 +137,9 @@ def _plan_of(row: HostReport) -> list[RenderableType]:
 
 
 def _warnings(row: HostReport) -> list[RenderableType]:
-    return [Text(f"  ! {plain(text)}", style="yellow") for text in (row.plan.warnings if row.plan else [])]
+    if row.plan is None:
+        return []
+    found = [Text(f"  ! {plain(text)}", style="yellow") for text in row.plan.warnings]
+    for finding in row.plan.findings:
+        found += [Text(f"  ! {plain(finding.says)}", style="yellow"), Text(f"    next: {plain(finding.remedy)}")]
+    return list(found)

@@ -136,6 +136,8 @@ class Ledger:
         verification = entry.verification
         checks = list(verification.checks) if verification else []
         checks += outcome.declared_checks(entry.verified_plan)
+        if verification:
+            checks += outcome.finding_checks(entry.verified_plan)
         status, summary, remedy = outcome.judge(entry, checks, verify_wanted)
         return HostReport(
             host=entry.host,

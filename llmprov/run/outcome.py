@@ -104,6 +104,14 @@ def declared_checks(plan: Plan | None) -> list[Check]:
     return found
 
 
+def finding_checks(plan: Plan | None) -> list[Check]:
+    """What the observation found wrong with the driver, now or at the next boot; one check a finding."""
+    return [
+        Check(id=f.id, status=CheckStatus.WARN, summary=f.says, evidence=f.evidence, remedy=f.remedy)
+        for f in (plan.findings if plan else [])
+    ]
+
+
 def exit_code(hosts: list[HostReport], strict: bool = False) -> int:
     """The exit code of a run whose rows are `hosts`; where several hold, the first of 4, 3, 5."""
     statuses = {row.status for row in hosts}

@@ -149,3 +149,22 @@ def test_gpus_without_a_driver_are_refused_by_name_and_left_unchanged(fresh, llm
     assert ran.code == 5
     failed = [check["id"] for check in ran.row("fresh1")["checks"] if check["status"] == "fail"]
     assert failed == ["driver.versions", "torch.cuda"]
+    # A driver's package, and a newer kernel that no module was built for: told before anybody reboots.
+    lab.sh("fresh1", FAKE_DRIVER)
+    ran = llmprov("plan", inventory, "-e", f"pytorch_variant={VARIABLES['pytorch_variant']}")
+    kernel = ran.row("fresh1")["observation"]["kernels"][0]
+    assert (kernel["release"], kernel["bootable"], kernel["nvidia_module"]) == ("6.1.0-99-amd64", True, False)
+    (finding,) = ran.row("fresh1")["plan"]["findings"]
+    assert "6.1.0-99-amd64 boots next" in finding["says"]
+    ran = llmprov("verify", inventory, "-e", f"pytorch_variant={VARIABLES['pytorch_variant']}")
+    warned = {check["id"]: check for check in ran.row("fresh1")["checks"] if check["status"] == "warn"}
+    assert "linux-headers-6.1.0-99-amd64" in warned["driver.next_kernel"]["remedy"]
+
+
+#: A package with a driver's name and version and nothing in it, and a kernel that could be booted.
+FAKE_DRIVER = """
+mkdir -p /tmp/d/DEBIAN /lib/modules/6.1.0-99-amd64 /boot
+touch /boot/vmlinuz-6.1.0-99-amd64
+printf 'Package: nvidia-kernel-dkms\\nVersion: 535.261.03-1\\nArchitecture: all\\nMaintainer: x\\nDescription: x\\n' > /tmp/d/DEBIAN/control
+dpkg-deb --build /tmp/d /tmp/d.deb >/dev/null && dpkg -i /tmp/d.deb >/dev/null
+"""

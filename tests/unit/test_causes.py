@@ -36,6 +36,7 @@ EXAMPLES = {
     "vendor_error": [found(f"gpu3.xid.{next(n for n, r in XIDS.items() if r.get('action') == 'CONTACT_SUPPORT')}")],
     "driver_torn": [found("driver.versions")],
     "asks_for_reboot": [found("gpu3.recovery", measured="reboot")],
+    "no_module_at_next_boot": [found("driver.next_kernel", "warn")],
     "nvlink": [found("gpu3.nvlink")],
     "uncorrectable_memory": [found("gpu3.ecc_volatile")],
     "gpu_hangs": [found("gpu3.xid.119")],

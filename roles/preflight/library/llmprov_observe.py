@@ -62,7 +62,7 @@ def operating_system():
 
 
 def kernels():
-    running = platform.release()
+    running, dkms = platform.release(), dkms_states()
     found = []
     for path in sorted(glob.glob("/lib/modules/*")):
         release = os.path.basename(path)
@@ -76,11 +76,24 @@ def kernels():
             {
                 "release": release,
                 "running": release == running,
+                "bootable": any(os.path.exists(p) for p in ("/boot/vmlinuz-" + release, path + "/vmlinuz")),
+                "dkms": dkms.get(release, ""),
                 "nvidia_module": any(glob.glob(os.path.join(path, p), recursive=True) for p in patterns),
                 "headers": os.path.isdir(os.path.join(path, "build")),
             }
         )
     return found
+
+
+def dkms_states():
+    """Kernel -> what DKMS made of an NVIDIA module for it: `nvidia/535.1, 6.1.0-40-amd64, x86_64: installed`."""
+    states = {}
+    if shutil.which("dkms"):
+        for line in run("dkms", "status").splitlines():
+            match = re.match(r"nvidia[^,/]*[/,] ?[^,]+, ([^,]+), [^:]+: (\w+)", line)
+            if match:
+                states[match.group(1)] = match.group(2)
+    return states
 
 
 def pci_devices():
@@ -142,16 +155,65 @@ def secure_boot():
     return None
 
 
-def fabric_manager():
-    if not any(glob.glob(d + "/nvidia-fabricmanager.service") for d in UNIT_DIRS):
+def service(name):
+    if not any(glob.glob("%s/%s.service" % (d, name)) for d in UNIT_DIRS):
         return "absent"
-    return "running" if run("systemctl", "is-active", "nvidia-fabricmanager").strip() == "active" else "stopped"
+    return "running" if run("systemctl", "is-active", name).strip() == "active" else "stopped"
 
 
-def driver():
+def fabric_manager_version():
+    """`Fabric Manager version is : 580.95.05`; None where it is not there."""
+    match = re.search(r"version is\s*:\s*(\S+)", run("nv-fabricmanager", "--version"))
+    return match.group(1) if match else None
+
+
+def module_key_enrolled():
+    """Whether the firmware knows DKMS's key; None where there is none, or it cannot be asked."""
+    keys = [p for p in ("/var/lib/dkms/mok.pub", "/var/lib/shim-signed/mok/MOK.der") if os.path.exists(p)]
+    if not keys or not shutil.which("mokutil"):
+        return None
+    return "is already enrolled" in run("mokutil", "--test-key", keys[0])
+
+
+def nouveau_blacklisted():
+    files = glob.glob("/etc/modprobe.d/*.conf") + glob.glob("/usr/lib/modprobe.d/*.conf")
+    return any(re.search(r"^\s*blacklist\s+nouveau\b", read(p), re.M) for p in files)
+
+
+def held_packages():
+    if not shutil.which("apt-mark"):
+        return []
+    return [name for name in run("apt-mark", "showhold").split() if "nvidia" in name or name.startswith("cuda")]
+
+
+def gpu_processes():
+    """How many processes have an NVIDIA device open; None where this account may not look into all of them."""
+    if os.geteuid() != 0:
+        return None
+    users = set()
+    for path in glob.glob("/proc/[0-9]*/fd/*"):
+        try:
+            if os.readlink(path).startswith("/dev/nvidia"):
+                users.add(path.split("/")[2])
+        except OSError:
+            continue  # it ended meanwhile
+    return len(users)
+
+
+def driver(gpus):
     text = read("/proc/driver/nvidia/version")
     name, package = driver_package()
+    # What only a host with a GPU has to be asked: programs that take a while to answer.
+    more = {
+        "nouveau_blacklisted": nouveau_blacklisted(),
+        "module_key_enrolled": module_key_enrolled(),
+        "fabric_manager_version": fabric_manager_version(),
+        "held": held_packages(),
+        "processes": gpu_processes(),
+    }
     return {
+        **(more if gpus or name else {}),
+        "persistence_daemon": service("nvidia-persistenced"),
         "module_version": read("/sys/module/nvidia/version") or None,
         "module_open": ("Open Kernel Module" in text) if text else None,
         "library_version": library_version(),
@@ -159,7 +221,7 @@ def driver():
         "package_version": package,
         "nouveau_loaded": os.path.isdir("/sys/module/nouveau"),
         "secure_boot": secure_boot(),
-        "fabric_manager": fabric_manager(),
+        "fabric_manager": service("nvidia-fabricmanager"),
     }
 
 
@@ -247,13 +309,14 @@ def cpu_model():
 
 def observe(env_paths, conda_prefix_path, uv_path, kernel_folders):
     uv = run(uv_path, "--version").split() if uv_path else []
+    devices = pci_devices()
     return {
         "python": sys.executable,
         "python_version": platform.python_version(),
         "os": operating_system(),
         "kernels": kernels(),
-        "devices": pci_devices(),
-        "driver": driver(),
+        "devices": devices,
+        "driver": driver(devices),
         "conda": conda_prefix(conda_prefix_path) if conda_prefix_path else None,
         "jupyter": jupyter(kernel_folders),
         "environments": [environment(p) for p in env_paths],

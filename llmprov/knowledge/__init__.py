@@ -1,6 +1,7 @@
 """Data tables and their loader: which wheel runs on which GPU with which driver."""
 
 from llmprov.knowledge.tables import (
+    BRANCHES,
     CAUSES,
     COMPANIONS,
     FIGURES,
@@ -8,6 +9,7 @@ from llmprov.knowledge.tables import (
     PROFILES,
     SUPPORTED_OS,
     XIDS,
+    Branch,
     CauseRule,
     Figure,
     Gpu,
@@ -16,12 +18,14 @@ from llmprov.knowledge.tables import (
     conda_installer,
     cuda_of_driver,
     driver_floor,
+    driver_repositories,
     gpu_by_id,
     is_anacondas,
     torch_release,
 )
 
 __all__ = [
+    "BRANCHES",
     "CAUSES",
     "COMPANIONS",
     "FIGURES",
@@ -29,6 +33,7 @@ __all__ = [
     "PROFILES",
     "SUPPORTED_OS",
     "XIDS",
+    "Branch",
     "CauseRule",
     "Figure",
     "Gpu",
@@ -37,6 +42,7 @@ __all__ = [
     "conda_installer",
     "cuda_of_driver",
     "driver_floor",
+    "driver_repositories",
     "gpu_by_id",
     "is_anacondas",
     "torch_release",

@@ -30,6 +30,11 @@ class Gpu:
     nvlinks: int
     #: Key (`tflops_bf16`) -> the least that a sound card reaches, in percent of its datasheet.
     limits: dict[str, float]
+    #: Kernel modules that drive it: `open`, `proprietary`.
+    flavours: tuple[str, ...]
+    #: The first and the last branch of the driver that knows it; None where there is no such end.
+    first_branch: int | None
+    last_branch: int | None
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,20 @@ class CauseRule:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """One branch of the NVIDIA driver."""
+
+    name: str
+    kind: str
+    #: The newest CUDA version that it runs; None where that is not published yet.
+    cuda: str | None
+    #: Kernel modules that it comes with: `open`, `proprietary`.
+    flavours: tuple[str, ...]
+    #: Whether its support has ended.
+    ended: bool
+
+
+@dataclass(frozen=True)
 class TorchRelease:
     """The builds of one PyTorch release: tag -> architectures; None where the tables do not say which it carries."""
 
@@ -87,6 +106,18 @@ def _limits() -> dict[str, float]:
     return found
 
 
+def _driver_needs(gpu: dict[str, Any]) -> dict[str, Any]:
+    """What drives a GPU: by its own row, else by its architecture's."""
+    rows = [row for row in _table("drivers")["architectures"] if gpu["arch"] in row["arch"]]
+    if len(rows) != 1:
+        raise ValueError(
+            f"knowledge/drivers.yml: the architecture {gpu['arch']} of {gpu['name']} stands {len(rows)} times"
+        )
+    row = {**rows[0], **gpu}
+    ends = {"first_branch": row.get("first_branch"), "last_branch": row.get("last_branch")}
+    return {"flavours": tuple(row["flavours"]), **ends}
+
+
 @cache
 def _gpus() -> dict[str, Gpu]:
     found: dict[str, Gpu] = {}
@@ -101,6 +132,7 @@ def _gpus() -> dict[str, Gpu]:
             row.get("ecc", False),
             row.get("nvlinks", 0),
             {key: percent for key, percent in _limits().items() if key != "tflops_bf16" or "record_bf16" in row},
+            **_driver_needs(row),
         )
         for identifier in gpu.ids:
             if identifier in found:
@@ -111,6 +143,11 @@ def _gpus() -> dict[str, Gpu]:
 
 GPUS = _gpus()
 
+#: Branch of the driver -> what is known of it, the oldest first.
+BRANCHES: dict[str, Branch] = {
+    name: Branch(name, row["kind"], row.get("cuda"), tuple(row["flavours"]), row.get("ended", False))
+    for name, row in _table("drivers")["branches"].items()
+}
 
 #: XID -> its row in NVIDIA's catalogue: `mnemonic`, and `action` or `investigate`.
 XIDS: dict[str, dict[str, str]] = {str(number): row for number, row in _table("xid")["xids"].items()}
@@ -163,9 +200,9 @@ def driver_floor(tag: str) -> str:
 
 def cuda_of_driver(driver: str) -> str | None:
     """The newest CUDA version that a driver (`580.95.05`) runs, or None for one older than the table."""
-    branches: dict[str, str] = _table("drivers")["cuda_of_branch"]
-    fitting = [branch for branch in branches if int(branch) <= int(driver.split(".")[0])]
-    return branches[max(fitting, key=int)] if fitting else None
+    number = int(driver.split(".")[0])
+    fitting = [branch for branch in BRANCHES.values() if branch.cuda and int(branch.name) <= number]
+    return max(fitting, key=lambda branch: int(branch.name)).cuda if fitting else None
 
 
 def companion(name: str, torch_version: str) -> str | None:
@@ -241,3 +278,10 @@ CAUSES: tuple[CauseRule, ...] = tuple(
     )
     for row in _table("causes")["causes"]
 )
+
+
+def driver_repositories(system: str, version: str) -> dict[str, list[str]]:
+    """Repository (`distribution`, `nvidia`) -> the branches it has for an operating system; the system's own first."""
+    table = _table("drivers")["repositories"]
+    own = table["distribution"].get(system, {}).get(version, [])
+    return {"distribution": list(own), "nvidia": list(table["nvidia"])}

@@ -7,6 +7,7 @@ from packaging.version import InvalidVersion, Version
 from llmprov.knowledge import architecture_runs_on, driver_floor, gpu_by_id, torch_release
 from llmprov.knowledge.tables import TorchRelease
 from llmprov.model import Action, Environment, EnvironmentSpec, GpuDevice, Kind, Observation, PytorchVars, Refusal
+from llmprov.plan import driver_choice
 
 
 def choose(wanted: PytorchVars, seen: Observation) -> tuple[str | None, list[Refusal]]:
@@ -99,15 +100,21 @@ def _driver_misfit(tag: str, seen: Observation) -> Refusal | None:
         return _refuse(
             f"the {tag} wheel",
             "a host with an NVIDIA GPU and no NVIDIA driver",
-            f"install a driver of version {floor} or later, or set pytorch_variant to `cpu`",
+            f"install a driver of version {floor} or later{_driver_for(floor, seen)}, or set pytorch_variant to `cpu`",
         )
     if _version(installed) < Version(floor):
         return _refuse(
             f"the {tag} wheel, which needs a driver of {floor} or later",
             f"the driver {installed}",
-            "upgrade the driver, or choose a build for an older CUDA in pytorch_variant",
+            f"upgrade the driver{_driver_for(floor, seen)}, or choose a build for an older CUDA in pytorch_variant",
         )
     return None
+
+
+def _driver_for(floor: str, seen: Observation) -> str:
+    """The driver that would do, for a remedy; empty where the tables know none."""
+    choice = driver_choice.choose(driver_choice.Wanted(floor=floor), seen)
+    return f" ({choice.sentence()})" if isinstance(choice, driver_choice.Choice) else ""
 
 
 def _version(text: str) -> Version:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmprov.model import CheckStatus, Observation
+from llmprov.knowledge import BRANCHES, GPUS, SUPPORTED_OS, driver_repositories
+from llmprov.model import CheckStatus, Observation, Refusal
 from llmprov.model.observation import release_key
 from llmprov.plan import decide, driver
+from llmprov.plan.driver_choice import Choice, Wanted, choose
 from llmprov.run import outcome
 from tests.unit.builders import desired, gpu, observed
 
@@ -154,3 +156,110 @@ def test_any_text_is_a_release_that_sorts(text):
 )
 def test_a_packages_version_has_the_drivers_in_it(package, version):
     assert driver.upstream(package) == version
+
+
+# -- which driver ------------------------------------------------------------------------------------------------
+
+SYSTEMS = [(name, version) for name, versions in SUPPORTED_OS.items() for version in versions]
+BY_NAME = {known.name: known for known in GPUS.values()}
+WANTED = st.builds(
+    Wanted,
+    branch=st.sampled_from(["auto", *BRANCHES]),
+    flavour=st.sampled_from(["auto", "open", "proprietary"]),
+    repository=st.sampled_from(["auto", "distribution", "nvidia"]),
+    floor=st.sampled_from(["", "450.80.02", "525.60.13", "580.65.06"]),
+)
+MODELS = st.lists(st.sampled_from(sorted(BY_NAME)), min_size=1, max_size=3)
+
+
+def with_gpus(*names: str, system: tuple[str, str] = ("debian", "12")) -> Observation:
+    devices = [gpu(BY_NAME[name].ids[0]) for name in names]
+    return observed(devices=devices, os={"id": system[0], "version_id": system[1], "architecture": "x86_64"})
+
+
+@settings(max_examples=500)
+@given(WANTED, MODELS, st.sampled_from(SYSTEMS))
+def test_no_choice_is_one_that_the_tables_rule_out(wanted, names, system):
+    seen = with_gpus(*names, system=system)
+    choice = choose(wanted, seen)
+    assert choose(wanted, seen) == choice
+    if isinstance(choice, Refusal):
+        assert choice.this
+        assert choice.that
+        assert choice.remedy
+        return
+    number = int(choice.branch)
+    for name in names:
+        known = BY_NAME[name]
+        assert choice.flavour in known.flavours
+        assert (known.first_branch or 0) <= number <= (known.last_branch or 9999)
+    assert choice.flavour in BRANCHES[choice.branch].flavours
+    assert not wanted.floor or number >= int(wanted.floor.split(".")[0])
+    assert wanted.branch in ("auto", choice.branch)
+    assert wanted.flavour in ("auto", choice.flavour)
+    assert wanted.repository in ("auto", choice.repository)
+    assert choice.branch in driver_repositories(*system)[choice.repository]
+
+
+@given(WANTED, MODELS, st.sampled_from(SYSTEMS))
+def test_the_nearest_choice_of_a_refusal_fits(wanted, names, system):
+    seen = with_gpus(*names, system=system)
+    refused = choose(wanted, seen)
+    if isinstance(refused, Refusal):
+        free = choose(Wanted(floor=wanted.floor), seen)
+        if isinstance(free, Choice):
+            assert free.sentence() in refused.remedy
+        else:
+            assert "no driver fits" in refused.remedy
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_gpu_gets_a_driver_on_every_system(name, system):
+    choice = choose(Wanted(), with_gpus(name, system=system))
+    assert isinstance(choice, Choice)
+    assert not BRANCHES[choice.branch].ended
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "told"),
+    [
+        (["V100 SXM2 16GB"], Wanted(), Choice("580", "proprietary", "nvidia")),
+        (["H100 SXM5 80GB"], Wanted(), Choice("580", "open", "nvidia")),
+        (["B200"], Wanted(), Choice("580", "open", "nvidia")),
+        (["H100 SXM5 80GB"], Wanted(repository="distribution"), Choice("535", "open", "distribution")),
+        (["T4"], Wanted(branch="595", flavour="proprietary"), Choice("595", "proprietary", "nvidia")),
+    ],
+)
+def test_known_answers(names, wanted, told):
+    assert choose(wanted, with_gpus(*names)) == told
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "this", "that"),
+    [
+        (["V100 SXM2 16GB"], Wanted(branch="595"), "branch 595", "V100 SXM2 16GB, whose last branch is 580"),
+        (["V100 SXM2 16GB"], Wanted(branch="595", flavour="proprietary"), "branch 595", "last branch is 580"),
+        (["B200"], Wanted(flavour="proprietary"), "the proprietary kernel modules", "B200, which only the open ones"),
+        (["B200"], Wanted(repository="distribution"), "branch 535", "first branch is 570"),
+        (["T4"], Wanted(repository="distribution", floor="580.65.06"), "branch 535", "CUDA programs"),
+        (["V100 SXM2 16GB", "B200"], Wanted(), "kernel modules", "V100"),
+        (["T4"], Wanted(branch="620"), "asked for (620)", "what the repositories have"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_what_would(names, wanted, this, that):
+    refused = choose(wanted, with_gpus(*names))
+    assert isinstance(refused, Refusal)
+    assert this in refused.this
+    assert that in refused.that
+    assert ("take branch 580" in refused.remedy) != (len(names) > 1)
+
+
+def test_a_host_without_a_known_gpu_gets_no_driver():
+    assert choose(Wanted(), observed()) is None
+    assert choose(Wanted(), observed(devices=[gpu("ffff")])) is None
+
+
+def test_a_refused_wheel_names_the_driver_that_would_do():
+    plan = decide(desired(), observed(devices=[gpu("2330")]))
+    assert "(branch 580 with the open kernel modules, from NVIDIA's repository)" in plan.refusals[0].remedy

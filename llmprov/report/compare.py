@@ -80,8 +80,10 @@ def within(rows: Sequence[HostReport], effect: float = EFFECT) -> Findings:
     taken = _taken(rows)
     traits = {row.host: _traits(row) for row in rows}
     for key, figure in FIGURES.items():
-        if key in taken:
-            found.notes += _drop_other_sizes(taken, figure)
+        if key not in taken:
+            continue
+        found.notes += _drop_other_sizes(taken, figure)
+        if taken[key]:
             _Comparison(figure, _unit(rows, key), taken[key], figure.effect or effect, traits).into(found)
     return found
 
@@ -227,10 +229,8 @@ class _Comparison:
         most = statistics.scattered(list(scores.values()), least)
         hidden = sorted(name for name, score in scores.items() if -most < score <= -least)
         if hidden:
-            words = (
-                f"{self.figure.name}: {len(hidden)} are low, and as many as high: the figure scatters; measure again"
-            )
-            self.notes.append(f"{words}: {names(hidden)}")
+            words = f"{self.figure.name}: {len(hidden)} lie as far below the median as others above: it scatters"
+            self.notes.append(f"{words}; measure again: {names(hidden)}")
         return most
 
     def _slow_check(self, host: str, evidence: str) -> Check:
@@ -321,8 +321,8 @@ def baseline_of(fleet: FleetReport) -> Baseline:
 def against(rows: Sequence[HostReport], cohort: str, before: Baseline, effect: float = EFFECT) -> Findings:
     """Hold the hosts of one cohort against themselves in an earlier run, where they were in the same cohort.
 
-    The scale is what all hosts moved by: where a driver made all of them slower, that is the cohort's note, and each
-    host's check still says by how much it is under its own baseline.
+    Where all of them moved together, that is a note of the cohort; each host's check still says by how much it is under its
+    own baseline.
     """
     found = Findings()
     now, then = _taken(rows), before.readings

@@ -109,7 +109,7 @@ def test_noise_on_both_sides_names_nobody():
     rows = [*cohort(40), *(host(f"low{n}", 850 + n) for n in range(3)), *(host(f"high{n}", 1170 + n) for n in range(3))]
     found = compare.within(rows)
     assert not found.checks
-    assert any("the figure scatters" in note for note in found.notes)
+    assert any("it scatters" in note for note in found.notes)
 
 
 def test_a_smaller_model_is_not_compared():
@@ -121,6 +121,14 @@ def test_a_smaller_model_is_not_compared():
     found = compare.within(rows)
     assert not found.checks
     assert found.notes == ["training: not compared, as they measured with another size of model: small"]
+
+
+def test_where_nobody_measured_with_the_usual_size_nothing_is_compared():
+    sizes = [row(f"s{n}", Status.PASS, measurements=[measured(355e6, key="train.parameters")]) for n in range(6)]
+    odd = [measured(300.0), measured(124e6, key="train.parameters")]
+    found = compare.within([*sizes, row("odd", Status.PASS, measurements=odd)])
+    assert not found.figures
+    assert "another size of model: odd" in found.notes[0]
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-9])

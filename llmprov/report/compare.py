@@ -321,8 +321,8 @@ def baseline_of(fleet: FleetReport) -> Baseline:
 def against(rows: Sequence[HostReport], cohort: str, before: Baseline, effect: float = EFFECT) -> Findings:
     """Hold the hosts of one cohort against themselves in an earlier run, where they were in the same cohort.
 
-    Where all of them moved together, that is a note of the cohort; each host's check still says by how much it is under its
-    own baseline.
+    Where all of them moved together, that is a note of the cohort; each host's check still says by how much it is under
+    its own baseline.
     """
     found = Findings()
     now, then = _taken(rows), before.readings

@@ -131,8 +131,9 @@ def diff(history: History, before: str, after: str, effect: float = EFFECT) -> D
         # Figures of another kind of machine, or of another PyTorch, say nothing about this one.
         if old["cohort"] == new["cohort"]:
             _note(told.figures, host, _moved(_medians(old["figures"]), _medians(new["figures"]), effect))
+    medians = _cohort_medians(history, before)
     for describes, values in _cohort_medians(history, after).items():
-        _note(told.cohorts, describes, _moved(_cohort_medians(history, before).get(describes, {}), values, effect))
+        _note(told.cohorts, describes, _moved(medians.get(describes, {}), values, effect))
     return told
 
 

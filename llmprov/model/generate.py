@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from llmprov.model import ROLES, SITE, FleetReport, RoleVars
 from llmprov.model.desired import SHARED, role_default, shared_name, variable_names
 
-NOTE = "# Generated from llmprov/model/desired.py by `make generate`; change it there.\n"
+NOTE = "# Generated from llmprov/model/desired by `make generate`; change it there.\n"
 
 
 def _plain(annotation: Any) -> Any:

@@ -280,8 +280,11 @@ CAUSES: tuple[CauseRule, ...] = tuple(
 )
 
 
-def driver_repositories(system: str, version: str) -> dict[str, list[str]]:
-    """Repository (`distribution`, `nvidia`) -> the branches it has for an operating system; the system's own first."""
+def driver_repositories(system: str, version: str) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Repository (`distribution`, `nvidia`) -> branch -> the kernel modules that it has, for an operating system."""
     table = _table("drivers")["repositories"]
-    own = table["distribution"].get(system, {}).get(version, [])
-    return {"distribution": list(own), "nvidia": list(table["nvidia"])}
+    own = table["distribution"].get(system, {}).get(version, {})
+    return {
+        "distribution": {branch: tuple(flavours) for branch, flavours in own.items()},
+        "nvidia": {branch: BRANCHES[branch].flavours for branch in table["nvidia"]},
+    }

@@ -68,6 +68,10 @@ class Driver(HostRecord):
     library_version: Text | None = None
     package_version: Text | None = None
     package_name: Text | None = None
+    #: Whether llmprov installed it, and so may remove it.
+    managed: bool = False
+    #: Every package of the driver that is installed, by the system's package manager: name -> version.
+    packages: Annotated[dict[Text, Text], Field(max_length=500)] = {}
     nouveau_loaded: bool = False
     #: Whether a modprobe file keeps nouveau from being loaded.
     nouveau_blacklisted: bool = False

@@ -77,5 +77,5 @@ class Plan(BaseModel):
         return [action for action in self.actions if action.kind is not Kind.NONE]
 
     def components(self) -> list[str]:
-        """The names of the components to change, in order."""
-        return [action.component for action in self.pending]
+        """The names of the components that a role would change, in order; a reboot is no role's."""
+        return [action.component for action in self.pending if action.kind is not Kind.REBOOT]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from llmprov.knowledge import driver_floor
 from llmprov.model import Action, Desired, EnvironmentSpec, Kind, Observation, Plan, Refusal
-from llmprov.plan import conda, driver, environment, host, jupyter, specs, wheel
+from llmprov.plan import conda, driver, driver_plan, environment, host, jupyter, specs, wheel
 from llmprov.plan.environment import Change
 
 
@@ -13,14 +14,19 @@ def decide(desired: Desired, seen: Observation) -> Plan:
     The same input always gives the same plan. Where anything is refused, no action is planned: a refused host is
     changed in nothing.
     """
-    variant, refused_wheel = wheel.choose(desired.pytorch, seen)
+    variant, refused_wheel = wheel.choose(desired.pytorch, _as_planned(desired, seen))
     environments, refusals = specs.specs(desired, variant)
     refusals = [*host.refusals(desired.preflight, seen), *refused_wheel, *refusals]
     refusals += conda.refusals(desired.miniconda, environments, seen)
     for spec in environments:
         refusals += environment.refusals(spec, seen.environment(spec.path))
     refusals += jupyter.refusals(desired, environments)
+    driver_action, _, refused_driver = planned_driver(desired, seen)
+    refusals += refused_driver
     actions = _actions(desired, environments, variant, seen)
+    if driver_action:
+        # After Python and before all that runs on it.
+        actions.insert(1, driver_action)
     refusals += _disk(desired, environments[0].path, seen, actions)
     return Plan(
         actions=[] if refusals else actions,
@@ -29,6 +35,25 @@ def decide(desired: Desired, seen: Observation) -> Plan:
         findings=driver.findings(seen),
         pytorch_variant=variant,
     )
+
+
+def planned_driver(
+    desired: Desired, seen: Observation
+) -> tuple[Action | None, driver_plan.Driver | None, list[Refusal]]:
+    """What is done about the driver, with what, and what is refused."""
+    tag = desired.pytorch.variant
+    named = desired.pytorch.state == "present" and tag.startswith("cu")
+    return driver_plan.decide(desired.nvidia_driver, driver_floor(tag) if named else "", seen)
+
+
+def _as_planned(desired: Desired, seen: Observation) -> Observation:
+    """The host with the driver that it will have: the wheel is chosen for that one."""
+    _, planned, _ = planned_driver(desired, seen)
+    if planned is None:
+        return seen
+    there = seen.driver.packages.get(driver_plan.MODULES[planned.choice.flavour], "")
+    version = driver.upstream(there) or f"{planned.choice.branch}.999"
+    return seen.model_copy(update={"driver": seen.driver.model_copy(update={"module_version": version})})
 
 
 def _actions(

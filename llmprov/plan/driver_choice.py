@@ -64,10 +64,10 @@ def _offered(wanted: Wanted, seen: Observation, free: bool = False) -> Iterable[
     repositories = driver_repositories(seen.os.id, version)
     found = [
         Choice(branch.name, flavour, repository)
-        for repository, names in repositories.items()
-        for branch in _best_first(BRANCHES[name] for name in names)
+        for repository, offered in repositories.items()
+        for branch in _best_first(BRANCHES[name] for name in offered)
         for flavour in ("open", "proprietary")
-        if flavour in branch.flavours
+        if flavour in offered[branch.name]
     ]
     # A branch whose support has ended is taken last, wherever it lies.
     found.sort(key=lambda choice: BRANCHES[choice.branch].ended)

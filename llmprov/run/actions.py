@@ -33,6 +33,7 @@ from llmprov.plan import conda as conda_plan
 from llmprov.plan import decide, specs, to_build
 from llmprov.plan import environment as environment_plan
 from llmprov.plan import jupyter as jupyter_plan
+from llmprov.plan.decide import planned_driver
 from llmprov.plan.environment import Change
 from llmprov.run import delivery, environment_file, environments, payload_run, soak, variables
 from llmprov.run.delivery import Delivery
@@ -62,6 +63,7 @@ def plan(action: Any, task_vars: Variables) -> Result:
         "environments": [declared[spec.path] for spec in to_build(desired, planned)],
         "declared": declared,
         "needs_uv": any(d["state"] == "present" for d in declared.values()),
+        "nvidia_driver": _driver(desired, seen),
         "jupyter": jupyter_plan.files(desired) if desired.jupyter.state == "present" else {},
         "refused": [refusal.sentence() for refusal in planned.refusals],
         "desired": desired.model_dump(mode="json"),
@@ -69,6 +71,15 @@ def plan(action: Any, task_vars: Variables) -> Result:
         "observation": seen.model_dump(mode="json"),
         "llmprov": {"kind": "plan"},
     }
+
+
+def _driver(desired: Desired, seen: Observation) -> Result:
+    """What the role nvidia_driver is told; nothing where there is nothing to install."""
+    _, chosen, _ = planned_driver(desired, seen)
+    if chosen is None:
+        return {}
+    lists = ("packages", "held", "released", "of_one_version", "kernels")
+    return {"branch": chosen.choice.branch, **{name: list(getattr(chosen, name)) for name in lists}}
 
 
 def _observe(action: Any, task_vars: Variables, desired: Desired) -> tuple[Observation | None, Result]:

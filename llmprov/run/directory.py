@@ -57,7 +57,8 @@ class RunDirectory:
             (parent / name).mkdir(mode=0o700)
         except OSError as error:
             raise UsageError(
-                f"the run directory {parent / name} cannot be made ({error.strerror}): name another place for it"
+                f"the run directory {parent / name} cannot be made ({error.strerror}): "
+                "name another place with --runs or --out"
             ) from None
         return cls(parent / name)
 

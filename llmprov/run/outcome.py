@@ -14,6 +14,9 @@ SEVERITY = [CheckStatus.FAIL, CheckStatus.INCONCLUSIVE, CheckStatus.WARN, CheckS
 
 Judgement = tuple[Status, str, str]
 
+#: Checks of what is not there before the driver's module is loaded: they say nothing of a host that waits for a reboot.
+UNTIL_REBOOT = ("declared.nvidia_driver", "driver.", "torch.cuda", "gpu", "fabric.")
+
 #: What ssh says -> what to do. Searched in order; the first that stands in the message wins.
 CONNECTION_REMEDIES = (
     (
@@ -64,7 +67,8 @@ def _by_checks(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgem
             "the run ended before its turn came",
             "run again, with --limit if only for this host",
         )
-    reboot = [a for a in entry.plan.actions if a.kind is Kind.REBOOT]
+    # What was planned last: a driver that was installed meanwhile waits only now.
+    reboot = [a for a in (entry.verified_plan or entry.plan).actions if a.kind is Kind.REBOOT]
     if not verify_wanted:
         return Status.INCONCLUSIVE, "not verified, as asked", "verify it: `llmprov verify -i INVENTORY`"
     if entry.verification is None:
@@ -73,10 +77,16 @@ def _by_checks(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgem
             "the run ended before it was verified",
             "verify it: `llmprov verify -i INVENTORY`",
         )
+    if reboot:
+        checks = [c for c in checks if not c.id.startswith(UNTIL_REBOOT)]
     worst = [c for c in checks if c.status == min((c.status for c in checks), key=SEVERITY.index)]
-    status = Status(worst[0].status.value)
+    status = Status(worst[0].status.value) if worst else Status.INCONCLUSIVE
     if reboot and status is not Status.FAIL:
-        return Status.PENDING, f"waits for a reboot: {reboot[0].why}", "allow it with --reboot"
+        return (
+            Status.PENDING,
+            f"waits for a reboot: {reboot[0].why}",
+            "reboot it when nothing runs there, then verify it",
+        )
     if status is Status.PASS:
         return status, "", ""
     summary = "; ".join(check.summary or check.id for check in worst[:3])

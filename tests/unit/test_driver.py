@@ -198,7 +198,7 @@ def test_no_choice_is_one_that_the_tables_rule_out(wanted, names, system):
     assert wanted.branch in ("auto", choice.branch)
     assert wanted.flavour in ("auto", choice.flavour)
     assert wanted.repository in ("auto", choice.repository)
-    assert choice.branch in driver_repositories(*system)[choice.repository]
+    assert choice.flavour in driver_repositories(*system)[choice.repository][choice.branch]
 
 
 @given(WANTED, MODELS, st.sampled_from(SYSTEMS))
@@ -227,7 +227,7 @@ def test_every_gpu_gets_a_driver_on_every_system(name, system):
         (["V100 SXM2 16GB"], Wanted(), Choice("580", "proprietary", "nvidia")),
         (["H100 SXM5 80GB"], Wanted(), Choice("580", "open", "nvidia")),
         (["B200"], Wanted(), Choice("580", "open", "nvidia")),
-        (["H100 SXM5 80GB"], Wanted(repository="distribution"), Choice("535", "open", "distribution")),
+        (["H100 SXM5 80GB"], Wanted(repository="distribution"), Choice("535", "proprietary", "distribution")),
         (["T4"], Wanted(branch="595", flavour="proprietary"), Choice("595", "proprietary", "nvidia")),
     ],
 )
@@ -241,7 +241,13 @@ def test_known_answers(names, wanted, told):
         (["V100 SXM2 16GB"], Wanted(branch="595"), "branch 595", "V100 SXM2 16GB, whose last branch is 580"),
         (["V100 SXM2 16GB"], Wanted(branch="595", flavour="proprietary"), "branch 595", "last branch is 580"),
         (["B200"], Wanted(flavour="proprietary"), "the proprietary kernel modules", "B200, which only the open ones"),
-        (["B200"], Wanted(repository="distribution"), "branch 535", "first branch is 570"),
+        (["B200"], Wanted(repository="distribution"), "the proprietary kernel modules", "B200"),
+        (
+            ["T4"],
+            Wanted(repository="distribution", flavour="open"),
+            "(open, distribution)",
+            "what the repositories have",
+        ),
         (["T4"], Wanted(repository="distribution", floor="580.65.06"), "branch 535", "CUDA programs"),
         (["V100 SXM2 16GB", "B200"], Wanted(), "kernel modules", "V100"),
         (["T4"], Wanted(branch="620"), "asked for (620)", "what the repositories have"),

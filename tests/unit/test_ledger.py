@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmprov.model import Plan, Status, Verification
+from llmprov.model import Action, Kind, Plan, Status, Verification
 from llmprov.plan import decide
 from llmprov.run.ledger import Ledger, message_of
 from llmprov.run.outcome import exit_code
@@ -158,3 +158,31 @@ def test_whatever_comes_every_host_has_one_row_and_no_pass_without_evidence(kind
 def test_plans_survive_their_own_json():
     plan = decide(desired(), observed())
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def waiting(**checks):
+    """A host whose driver waits for a reboot, with checks of these statuses."""
+    seen = observed(environments=[environment(torch="2.13.0+cpu")])
+    action = Action(component="nvidia_driver", kind=Kind.REBOOT, why="no module is loaded, and the driver's is 535.1")
+    plan = decide(desired(), seen)
+    plan = plan.model_copy(update={"actions": [*plan.actions, action]})
+    records = {"plan": plan.model_dump(mode="json"), "observation": seen.model_dump(mode="json")}
+    told = [{"id": name.replace("__", "."), "status": status, "summary": name} for name, status in checks.items()]
+    document = Verification(payload_version="1", elapsed_s=1, checks=told, torch="2.13.0+cpu")
+    verification = {"verification": document.model_dump(mode="json"), "llmprov": {"kind": "verify"}}
+    book = ledger("a")
+    book.fold("verify", event("ok", "a", "Observe and plan", "llmprov_plan", llmprov={"kind": "plan"}, **records))
+    book.fold("verify", event("failed", "a", "Verify", "llmprov_verify", **verification))
+    return rows(book)["a"]
+
+
+def test_a_host_that_waits_for_its_driver_is_pending_and_never_passes():
+    row = waiting(train__accuracy="pass", torch__cuda="fail", driver__versions="fail")
+    assert (row.status, row.summary.startswith("waits for a reboot: no module is loaded")) == (Status.PENDING, True)
+    assert waiting(train__accuracy="pass").status is Status.PENDING
+    assert waiting(torch__cuda="fail").status is Status.PENDING
+
+
+def test_what_a_reboot_does_not_mend_is_told_first():
+    row = waiting(import__numpy="fail", torch__cuda="fail")
+    assert (row.status, row.summary) == (Status.FAIL, "import__numpy")

@@ -19,6 +19,7 @@ from llmprov.model.desired.environments import (
 )
 from llmprov.model.desired.jupyter import JupyterVars
 from llmprov.model.desired.miniconda import MinicondaVars
+from llmprov.model.desired.nvidia_driver import NvidiaDriverVars
 from llmprov.model.desired.preflight import PreflightVars
 from llmprov.model.desired.pytorch import PytorchVars
 from llmprov.model.desired.site import DepotVars, LlmVars
@@ -40,6 +41,7 @@ __all__ = [
     "LlmVars",
     "Manager",
     "MinicondaVars",
+    "NvidiaDriverVars",
     "PreflightVars",
     "ProfileDefinition",
     "PytorchVars",
@@ -61,6 +63,7 @@ class Desired(BaseModel):
     preflight: PreflightVars = PreflightVars()
     llm: LlmVars = LlmVars()
     depot: DepotVars = DepotVars()
+    nvidia_driver: NvidiaDriverVars = NvidiaDriverVars()
     miniconda: MinicondaVars = MinicondaVars()
     conda_env: CondaEnvVars = CondaEnvVars()
     venv: VenvVars = VenvVars()
@@ -71,6 +74,7 @@ class Desired(BaseModel):
 
 ROLES: tuple[type[RoleVars], ...] = (
     PreflightVars,
+    NvidiaDriverVars,
     MinicondaVars,
     CondaEnvVars,
     VenvVars,

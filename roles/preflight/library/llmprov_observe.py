@@ -67,10 +67,11 @@ def kernels():
     for path in sorted(glob.glob("/lib/modules/*")):
         release = os.path.basename(path)
         patterns = (
-            "updates/**/nvidia.ko*",
-            "extra/**/nvidia.ko*",
+            # Debian calls it nvidia-current.
+            "updates/**/nvidia*.ko*",
+            "extra/**/nvidia*.ko*",
             "kernel/drivers/**/nvidia.ko*",
-            "weak-updates/**/nvidia.ko*",
+            "weak-updates/**/nvidia*.ko*",
         )
         found.append(
             {
@@ -88,8 +89,8 @@ def kernels():
 def dkms_states():
     """Kernel -> what DKMS made of an NVIDIA module for it: `nvidia/535.1, 6.1.0-40-amd64, x86_64: installed`."""
     states = {}
-    if shutil.which("dkms"):
-        for line in run("dkms", "status").splitlines():
+    if os.path.exists(DKMS):
+        for line in run(DKMS, "status").splitlines():
             match = re.match(r"nvidia[^,/]*[/,] ?[^,]+, ([^,]+), [^:]+: (\w+)", line)
             if match:
                 states[match.group(1)] = match.group(2)
@@ -124,25 +125,35 @@ def library_version():
     return None
 
 
-def driver_package():
-    names = (
-        "nvidia-kernel-*",
-        "nvidia-open-kernel-*",
-        "nvidia-dkms-*",
-        "nvidia-driver*",
-        "nvidia-headless-*",
-        "libnvidia-compute*",
-    )
+DKMS = "/usr/sbin/dkms"
+#: What the role nvidia_driver leaves: the packages that it brought.
+DRIVER_RECORD = "/var/lib/llmprov/nvidia_driver.json"
+#: Packages by whose version a driver is told.
+DRIVER_NAMES = (
+    "nvidia-kernel-",
+    "nvidia-open-kernel-",
+    "nvidia-dkms-",
+    "nvidia-driver",
+    "nvidia-headless-",
+    "libnvidia-compute",
+    "kmod-nvidia",
+)
+
+
+def driver_packages():
+    names = ("nvidia-*", "libnvidia-*", "libcuda1*")
     if shutil.which("dpkg-query"):
         lines = run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package} ${Version}\n", *names).splitlines()
         rows = [line.split() for line in lines if line.startswith(("ii", "hi"))]
         rows = [(row[1], row[2]) for row in rows if len(row) == 3]
     elif shutil.which("rpm"):
-        lines = run("rpm", "-qa", "--qf", "%{NAME} %{VERSION}\n", "nvidia-driver*", "kmod-nvidia*").splitlines()
+        lines = run(
+            "rpm", "-qa", "--qf", "%{NAME} %{VERSION}\n", "nvidia-*", "libnvidia-*", "kmod-nvidia*"
+        ).splitlines()
         rows = [tuple(line.split()) for line in lines if len(line.split()) == 2]
     else:
         rows = []
-    return sorted(rows)[0] if rows else (None, None)
+    return dict(rows)
 
 
 def secure_boot():
@@ -202,7 +213,8 @@ def gpu_processes():
 
 def driver(gpus):
     text = read("/proc/driver/nvidia/version")
-    name, package = driver_package()
+    packages = driver_packages()
+    name = next((name for name in sorted(packages) if name.startswith(DRIVER_NAMES)), None)
     # What only a host with a GPU has to be asked: programs that take a while to answer.
     more = {
         "nouveau_blacklisted": nouveau_blacklisted(),
@@ -218,7 +230,9 @@ def driver(gpus):
         "module_open": ("Open Kernel Module" in text) if text else None,
         "library_version": library_version(),
         "package_name": name,
-        "package_version": package,
+        "package_version": packages.get(name),
+        "packages": packages,
+        "managed": os.path.exists(DRIVER_RECORD),
         "nouveau_loaded": os.path.isdir("/sys/module/nouveau"),
         "secure_boot": secure_boot(),
         "fabric_manager": service("nvidia-fabricmanager"),

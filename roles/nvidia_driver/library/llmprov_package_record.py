@@ -1,0 +1,78 @@
+#!/usr/bin/python
+"""Remember which packages an installation brought, and remove just those."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.llmprov_host import read_json, run
+
+DOCUMENTATION = r"""
+module: llmprov_package_record
+short_description: Remember which packages came, and remove just those
+description: Debian's own records do not tell what was there before; a host should be as before when they go again.
+options:
+  path: {type: path, required: true, description: Where it is remembered.}
+  state: {type: str, choices: [begun, complete, absent], required: true, description: Before, after, or gone again.}
+  lock_timeout_s: {type: int, default: 600, description: "How long to wait for another package manager, in seconds."}
+author: [llmprov]
+"""
+
+
+def installed():
+    rows = run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n").splitlines()
+    return sorted({row.split()[1] for row in rows if row[1:2] == "i" and len(row.split()) == 2})
+
+
+def write(path, record):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".new", "w", encoding="utf-8") as handle:
+        json.dump(record, handle)
+    os.replace(path + ".new", path)
+
+
+def purge(module, record):
+    there = set(installed())
+    names = sorted(there - set(record["before"]) & set(record.get("after") or there))
+    if not names or module.check_mode:
+        return bool(names)
+    run("apt-mark", "unhold", *names)
+    wait = "DPkg::Lock::Timeout=%d" % module.params["lock_timeout_s"]
+    code, out, err = module.run_command(
+        ["apt-get", "-q", "-y", "-o", wait, "purge", *names],
+        environ_update={"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
+    )
+    if code != 0:
+        module.fail_json(msg="apt-get could not remove the driver: %s" % (err.strip() or out.strip())[-1500:])
+    return True
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["begun", "complete", "absent"], "required": True},
+            "lock_timeout_s": {"type": "int", "default": 600},
+        },
+        supports_check_mode=True,
+    )
+    path, state = module.params["path"], module.params["state"]
+    record = read_json(path)
+    if state == "absent":
+        changed = record is not None and purge(module, record)
+        if record is not None and not module.check_mode:
+            os.unlink(path)
+        module.exit_json(changed=changed or record is not None)
+    if not module.check_mode:
+        if state == "begun" and record is None:
+            write(path, {"before": installed(), "after": None})
+        if state == "complete":
+            write(path, dict(record or {"before": []}, after=installed()))
+    # Bookkeeping: what changes the host are the tasks between.
+    module.exit_json(changed=False)
+
+
+if __name__ == "__main__":
+    main()

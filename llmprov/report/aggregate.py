@@ -75,7 +75,8 @@ def _row(row: HostReport, described: str | None, more: list[Check], run: RunInfo
 def _explain(row: HostReport, slow: list[Check]) -> None:
     """The finding beside its cause: `31 % slower: held back by the power brake`."""
     first = next((check for check in slow if check.status.value == "fail"), slow[0])
-    told = first.summary + (f", and {len(slow) - 1} more figures likewise" if len(slow) > 1 else "")
+    others = len(slow) - 1
+    told = first.summary + (f", and {others} more figure{'s' * (others > 1)} likewise" if others else "")
     cause = row.cause
     if cause and cause.says not in told:
         told = f"{told}; {cause.says}"

@@ -1,5 +1,14 @@
 """Data tables and their loader: which wheel runs on which GPU with which driver."""
 
+from llmprov.knowledge.driver_sources import (
+    DriverSource,
+    Repository,
+    container_toolkit,
+    driver_sources,
+    fabric_needs,
+    hardware_enablement,
+    nvidia_repository,
+)
 from llmprov.knowledge.tables import (
     BRANCHES,
     CAUSES,
@@ -18,7 +27,6 @@ from llmprov.knowledge.tables import (
     conda_installer,
     cuda_of_driver,
     driver_floor,
-    driver_repositories,
     gpu_by_id,
     is_anacondas,
     torch_release,
@@ -35,15 +43,21 @@ __all__ = [
     "XIDS",
     "Branch",
     "CauseRule",
+    "DriverSource",
     "Figure",
     "Gpu",
+    "Repository",
     "architecture_runs_on",
     "companion",
     "conda_installer",
+    "container_toolkit",
     "cuda_of_driver",
     "driver_floor",
-    "driver_repositories",
+    "driver_sources",
+    "fabric_needs",
     "gpu_by_id",
+    "hardware_enablement",
     "is_anacondas",
+    "nvidia_repository",
     "torch_release",
 ]

@@ -35,6 +35,8 @@ class Gpu:
     #: The first and the last branch of the driver that knows it; None where there is no such end.
     first_branch: int | None
     last_branch: int | None
+    #: The newest CUDA toolkit that compiles for it; None where there is no such end.
+    last_cuda: str | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class TorchRelease:
 
 
 @cache
-def _table(name: str) -> dict[str, Any]:
+def table(name: str) -> dict[str, Any]:
+    """One table, as its file has it."""
     text = resources.files("llmprov.knowledge").joinpath(f"{name}.yml").read_text("utf-8")
     # The parser in C, where PyYAML was built with it: every command loads these tables.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -99,7 +102,7 @@ def _table(name: str) -> dict[str, Any]:
 
 @cache
 def _limits() -> dict[str, float]:
-    found: dict[str, float] = _table("gpus")["limits"]
+    found: dict[str, float] = table("gpus")["limits"]
     for key, percent in found.items():
         if not LEAST_LIMIT <= percent <= MOST_LIMIT:
             raise ValueError(f"knowledge/gpus.yml: a limit of {percent} % of the datasheet ({key}) makes no sense")
@@ -108,20 +111,20 @@ def _limits() -> dict[str, float]:
 
 def _driver_needs(gpu: dict[str, Any]) -> dict[str, Any]:
     """What drives a GPU: by its own row, else by its architecture's."""
-    rows = [row for row in _table("drivers")["architectures"] if gpu["arch"] in row["arch"]]
+    rows = [row for row in table("drivers")["architectures"] if gpu["arch"] in row["arch"]]
     if len(rows) != 1:
         raise ValueError(
             f"knowledge/drivers.yml: the architecture {gpu['arch']} of {gpu['name']} stands {len(rows)} times"
         )
     row = {**rows[0], **gpu}
-    ends = {"first_branch": row.get("first_branch"), "last_branch": row.get("last_branch")}
+    ends = {name: row.get(name) for name in ("first_branch", "last_branch", "last_cuda")}
     return {"flavours": tuple(row["flavours"]), **ends}
 
 
 @cache
 def _gpus() -> dict[str, Gpu]:
     found: dict[str, Gpu] = {}
-    for row in _table("gpus")["gpus"]:
+    for row in table("gpus")["gpus"]:
         sure = row.get("checked", True)
         gpu = Gpu(
             row["name"],
@@ -146,15 +149,15 @@ GPUS = _gpus()
 #: Branch of the driver -> what is known of it, the oldest first.
 BRANCHES: dict[str, Branch] = {
     name: Branch(name, row["kind"], row.get("cuda"), tuple(row["flavours"]), row.get("ended", False))
-    for name, row in _table("drivers")["branches"].items()
+    for name, row in table("drivers")["branches"].items()
 }
 
 #: XID -> its row in NVIDIA's catalogue: `mnemonic`, and `action` or `investigate`.
-XIDS: dict[str, dict[str, str]] = {str(number): row for number, row in _table("xid")["xids"].items()}
+XIDS: dict[str, dict[str, str]] = {str(number): row for number, row in table("xid")["xids"].items()}
 
 #: ID of /etc/os-release -> supported versions.
-SUPPORTED_OS: dict[str, list[str]] = _table("hosts")["os"]
-SUPPORTED_ARCHITECTURES: list[str] = _table("hosts")["architectures"]
+SUPPORTED_OS: dict[str, list[str]] = table("hosts")["os"]
+SUPPORTED_ARCHITECTURES: list[str] = table("hosts")["architectures"]
 
 
 def gpu_by_id(device_id: str) -> Gpu | None:
@@ -164,13 +167,13 @@ def gpu_by_id(device_id: str) -> Gpu | None:
 
 def torch_release(version: str, machine: str) -> TorchRelease | None:
     """The builds of the PyTorch release `version` for a machine (`x86_64`), or None where the tables do not know it."""
-    table = _table("torch")
+    rows = table("torch")
     wanted = Version(version)
     minor = f"{wanted.major}.{wanted.minor}"
-    if minor not in table["releases"]:
+    if minor not in rows["releases"]:
         return None
-    known = table["architectures"].get(machine, {}) if Version(minor) >= Version(table["architectures_since"]) else {}
-    return TorchRelease({tag: tuple(known[tag]) if tag in known else None for tag in table["releases"][minor]})
+    known = rows["architectures"].get(machine, {}) if Version(minor) >= Version(rows["architectures_since"]) else {}
+    return TorchRelease({tag: tuple(known[tag]) if tag in known else None for tag in rows["releases"][minor]})
 
 
 def architecture_runs_on(code: str, gpu: str) -> bool:
@@ -194,7 +197,7 @@ def driver_floor(tag: str) -> str:
     Raises:
         KeyError: the tables do not know that CUDA major version.
     """
-    floor: str = _table("drivers")["minimum_driver_for_cuda"][tag.removeprefix("cu")[:2]]
+    floor: str = table("drivers")["minimum_driver_for_cuda"][tag.removeprefix("cu")[:2]]
     return floor
 
 
@@ -208,21 +211,21 @@ def cuda_of_driver(driver: str) -> str | None:
 def companion(name: str, torch_version: str) -> str | None:
     """The release (`0.28`) of torchvision, torchaudio or torchtext that pairs with a PyTorch version, or None."""
     wanted = Version(torch_version)
-    found: str | None = _table("torch")["companions"][name].get(f"{wanted.major}.{wanted.minor}")
+    found: str | None = table("torch")["companions"][name].get(f"{wanted.major}.{wanted.minor}")
     return found
 
 
 def companion_newest(name: str) -> str:
     """The newest PyTorch release (`2.11`) that `name` pairs with."""
-    newest: str = max(_table("torch")["companions"][name], key=Version)
+    newest: str = max(table("torch")["companions"][name], key=Version)
     return newest
 
 
 #: Packages that pair with a PyTorch release.
-COMPANIONS: tuple[str, ...] = tuple(_table("torch")["companions"])
+COMPANIONS: tuple[str, ...] = tuple(table("torch")["companions"])
 
 #: Name -> packages.
-PROFILES: dict[str, list[str]] = _table("profiles")["profiles"]
+PROFILES: dict[str, list[str]] = table("profiles")["profiles"]
 
 
 @dataclass(frozen=True)
@@ -236,33 +239,33 @@ class Installer:
 
 def conda_installer(name: str, machine: str) -> Installer:
     """The installer `Miniconda3-py313_26.5.3-1` for a Linux machine (`x86_64`); a whole name is taken as it is."""
-    table = _table("conda")
+    rows = table("conda")
     filename = f"{name}.sh" if "-Linux-" in name else f"{name}-Linux-{machine}.sh"
     publisher, _, version = name.partition("-")
-    base = table["publishers"][publisher].format(version=version.split("-Linux-")[0])
-    return Installer(filename, f"{base}{filename}", table["sha256"].get(filename, ""))
+    base = rows["publishers"][publisher].format(version=version.split("-Linux-")[0])
+    return Installer(filename, f"{base}{filename}", rows["sha256"].get(filename, ""))
 
 
 def is_anacondas(channel: str) -> bool:
     """Whether a channel, by name or URL, is one of Anaconda's own, under their terms."""
-    table = _table("conda")["anaconda"]
+    rows = table("conda")["anaconda"]
     if "://" not in channel:
-        return channel in table["names"] or channel.startswith("pkgs/")
+        return channel in rows["names"] or channel.startswith("pkgs/")
     place = channel.split("://", 1)[1]
-    return any(place == url or place.startswith(f"{url}/") for url in table["urls"])
+    return any(place == url or place.startswith(f"{url}/") for url in rows["urls"])
 
 
 def channel_urls(channel: str) -> list[str]:
     """Where a channel lies: `conda-forge` by conda's alias, `defaults` as the channels it stands for."""
-    table = _table("conda")
+    rows = table("conda")
     if channel == "defaults":
-        return list(table["anaconda"]["defaults"])
-    return [channel if "://" in channel else f"{table['alias']}/{channel}"]
+        return list(rows["anaconda"]["defaults"])
+    return [channel if "://" in channel else f"{rows['alias']}/{channel}"]
 
 
 FIGURES: dict[str, Figure] = {
     key: Figure(key, row["name"], row["effect"] / 100 if "effect" in row else None, row.get("size", ""))
-    for key, row in _table("figures")["figures"].items()
+    for key, row in table("figures")["figures"].items()
 }
 
 CAUSES: tuple[CauseRule, ...] = tuple(
@@ -276,15 +279,5 @@ CAUSES: tuple[CauseRule, ...] = tuple(
         any=tuple(row["any"]),
         slow=row.get("slow", False),
     )
-    for row in _table("causes")["causes"]
+    for row in table("causes")["causes"]
 )
-
-
-def driver_repositories(system: str, version: str) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Repository (`distribution`, `nvidia`) -> branch -> the kernel modules that it has, for an operating system."""
-    table = _table("drivers")["repositories"]
-    own = table["distribution"].get(system, {}).get(version, {})
-    return {
-        "distribution": {branch: tuple(flavours) for branch, flavours in own.items()},
-        "nvidia": {branch: BRANCHES[branch].flavours for branch in table["nvidia"]},
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmprov.knowledge import driver_floor
 from llmprov.model import Action, Desired, EnvironmentSpec, Kind, Observation, Plan, Refusal
 from llmprov.plan import conda, driver, driver_plan, environment, host, jupyter, specs, wheel
+from llmprov.plan.driver_choice import installed_version, source_of
 from llmprov.plan.environment import Change
 
 
@@ -51,8 +52,8 @@ def _as_planned(desired: Desired, seen: Observation) -> Observation:
     _, planned, _ = planned_driver(desired, seen)
     if planned is None:
         return seen
-    there = seen.driver.packages.get(driver_plan.MODULES[planned.choice.flavour], "")
-    version = driver.upstream(there) or f"{planned.choice.branch}.999"
+    there = installed_version(planned.choice, source_of(planned.choice, seen), seen)
+    version = planned.version if "." in planned.version else there or f"{planned.choice.branch}.999"
     return seen.model_copy(update={"driver": seen.driver.model_copy(update={"module_version": version})})
 
 

@@ -11,7 +11,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import yaml
@@ -63,7 +63,7 @@ def plan(action: Any, task_vars: Variables) -> Result:
         "environments": [declared[spec.path] for spec in to_build(desired, planned)],
         "declared": declared,
         "needs_uv": any(d["state"] == "present" for d in declared.values()),
-        "nvidia_driver": _driver(desired, seen),
+        "nvidia_driver": driver(desired, seen),
         "jupyter": jupyter_plan.files(desired) if desired.jupyter.state == "present" else {},
         "refused": [refusal.sentence() for refusal in planned.refusals],
         "desired": desired.model_dump(mode="json"),
@@ -73,13 +73,12 @@ def plan(action: Any, task_vars: Variables) -> Result:
     }
 
 
-def _driver(desired: Desired, seen: Observation) -> Result:
+def driver(desired: Desired, seen: Observation) -> Result:
     """What the role nvidia_driver is told; nothing where there is nothing to install."""
     _, chosen, _ = planned_driver(desired, seen)
-    if chosen is None:
-        return {}
-    lists = ("packages", "held", "released", "of_one_version", "kernels")
-    return {"branch": chosen.choice.branch, **{name: list(getattr(chosen, name)) for name in lists}}
+    # Through JSON: Ansible's variables know lists, and no tuples.
+    told: Result = {} if chosen is None else json.loads(json.dumps(asdict(chosen)))
+    return told
 
 
 def _observe(action: Any, task_vars: Variables, desired: Desired) -> tuple[Observation | None, Result]:

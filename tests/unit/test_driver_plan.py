@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmprov.knowledge import BRANCHES, GPUS, SUPPORTED_OS
+from llmprov.knowledge import BRANCHES, GPUS, SUPPORTED_OS, architecture_runs_on, driver_floor, torch_release
 from llmprov.model import Kind, NvidiaDriverVars, Observation
 from llmprov.plan import decide, driver_plan
+from llmprov.plan.decide import planned_driver
+from llmprov.plan.driver_choice import fill, source_of
+from tests import rendered
 from tests.unit.builders import desired, gpu, observed
 
 VERSION = "535.261.03"
@@ -50,13 +56,14 @@ def test_a_host_without_a_gpu_needs_none():
 def test_a_bare_host_gets_modules_libraries_and_headers():
     action, told, refused = driver_plan.decide(declared(), "", bare())
     assert (action.kind, action.after, refused) == (Kind.INSTALL, "535 (proprietary)", [])
-    assert told.packages == ("linux-headers-amd64", *NAMES)
-    assert told.held == NAMES
+    assert (told.headers, told.packages, told.held) == (("linux-headers-amd64",), NAMES, NAMES)
+    # The daemon is built from a source of its own, and has a version of its own.
+    assert told.of_one_version == NAMES[:-1]
 
 
 def test_old_cards_get_the_proprietary_modules():
     _, told, _ = driver_plan.decide(declared(persistence=False, hold=False), "", bare("1db1"))
-    assert told.packages == ("linux-headers-amd64", "nvidia-kernel-dkms", "nvidia-driver-libs", "nvidia-smi")
+    assert told.packages == ("nvidia-kernel-dkms", "nvidia-driver-libs", "nvidia-smi")
     assert told.held == ()
 
 
@@ -78,9 +85,9 @@ def test_a_host_as_declared_is_left_alone():
         (host(module_version=None), Kind.REBOOT, f"no module is loaded, and the driver's is {VERSION}"),
         (host(module_version="525.1.2"), Kind.REBOOT, "525.1.2 is loaded"),
         (
-            host(packages={"nvidia-open-kernel-dkms": f"{VERSION}-1"}),
+            host(package_name="nvidia-open-kernel-dkms", packages={"nvidia-open-kernel-dkms": f"{VERSION}-1"}),
             Kind.REPAIR,
-            "nvidia-kernel-dkms is not installed",
+            "nvidia-open-kernel-dkms is another driver",
         ),
     ],
 )
@@ -97,7 +104,6 @@ def test_what_differs_is_mended_and_a_reboot_is_asked_for_last(seen, kind, why):
         (declared(branch="595"), bare("1db1"), "the driver that is asked for (595"),
         (declared(repository="auto", branch="595"), bare("1db1"), "the driver branch 595"),
         (declared(repository="auto", flavour="proprietary"), bare("2901"), "the proprietary kernel modules"),
-        (declared(repository="auto"), bare(), "the driver branch 580"),
         (declared(), bare("2901"), "the proprietary kernel modules"),
         (declared(), bare("ffff"), "the GPU 10de:ffff"),
         (declared(), bare(secure_boot=True, module_key_enrolled=False), "a kernel module that is built on the host"),
@@ -111,7 +117,9 @@ def test_what_does_not_fit_is_refused_by_name(wanted, seen, this):
 
 
 def test_a_refused_driver_refuses_the_host():
-    plan = decide(desired(nvidia_driver={"state": "present"}, pytorch={"variant": "cpu"}), bare("2901"))
+    plan = decide(
+        desired(nvidia_driver={"state": "present", "flavour": "proprietary"}, pytorch={"variant": "cpu"}), bare("2901")
+    )
     assert plan.actions == []
     assert [refusal.component for refusal in plan.refusals] == ["nvidia_driver"]
 
@@ -134,33 +142,179 @@ def test_only_what_llmprov_installed_is_removed():
     assert action.kind is Kind.REMOVE
 
 
+# -- versions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [("580.95.05", Kind.NONE), ("580", Kind.NONE), ("580.105.08", Kind.UPGRADE), ("580.82.07", Kind.DOWNGRADE)],
+)
+def test_another_version_is_an_upgrade_or_a_downgrade(asked, kind):
+    names = ("nvidia-kernel-open-dkms", "nvidia-driver-cuda", "nvidia-persistenced")
+    there = {"packages": dict.fromkeys(names, "580.95.05-1"), "held": list(names), "module_version": "580.95.05"}
+    seen = host(package_name=names[0], package_version="580.95.05-1", **there)
+    action, told, _ = driver_plan.decide(declared(branch=asked, repository="nvidia"), "", seen)
+    assert (action.kind, action.before) == (kind, "580.95.05")
+    assert told.version == asked
+
+
+def test_a_driver_that_fits_stays_unless_another_is_asked_for():
+    # A bare host would get 580 from NVIDIA's repository.
+    action, told, _ = driver_plan.decide(declared(repository="auto"), "", host())
+    assert (action.kind, told.choice.branch, told.choice.repository) == (Kind.NONE, "535", "distribution")
+    action, told, _ = driver_plan.decide(declared(repository="auto"), "", bare())
+    assert (action.kind, told.choice.branch, told.choice.repository) == (Kind.INSTALL, "580", "nvidia")
+    # What shall run on it needs a newer one.
+    action, told, _ = driver_plan.decide(declared(repository="auto"), "580.65.06", host())
+    assert (action.kind, told.choice.branch) == (Kind.UPGRADE, "580")
+
+
+def test_an_exact_version_is_held_against_what_shall_run_on_it():
+    _, _, (refused,) = driver_plan.decide(declared(repository="nvidia", branch="580.1"), "580.65.06", bare())
+    assert (refused.this, refused.that) == (
+        "the driver version 580.1",
+        "CUDA programs that need a driver of 580.65.06 or later",
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "this", "that"),
+    [
+        ({"cuda_toolkit": "12.8"}, "2330", "the CUDA toolkit 12.8", "the distribution's archive"),
+        (
+            {"cuda_toolkit": "13.0", "repository": "nvidia", "branch": "570"},
+            "2330",
+            "13.0",
+            "branch 570, which runs CUDA 12.8",
+        ),
+        ({"cuda_toolkit": "13.0", "repository": "nvidia"}, "1db1", "13.0", "no toolkit after 12.9 compiles for"),
+    ],
+)
+def test_a_toolkit_that_does_not_fit_is_refused_by_name(wanted, device, this, that):
+    _, told, (refused,) = driver_plan.decide(declared(**wanted), "", bare(device))
+    assert told is None
+    assert this in refused.this
+    assert that in refused.that
+    assert "nvidia_driver_cuda_toolkit" in refused.remedy
+
+
+def test_packages_are_not_laid_over_a_driver_from_an_installer():
+    _, _, (refused,) = driver_plan.decide(declared(), "", bare(library_version="550.54.14", packages={}))
+    assert "belongs to no package" in refused.that
+
+
+def test_signed_modules_need_no_key_of_the_hosts_own():
+    about = {"id": "ubuntu", "version_id": "24.04", "architecture": "x86_64"}
+    secure = observed(devices=[gpu("2330")], os=about, driver={"secure_boot": True})
+    _, told, refused = driver_plan.decide(declared(repository="auto"), "", secure)
+    assert refused == []
+    assert (told.choice.repository, told.kernels) == ("distribution", ())
+    _, told, (refusal,) = driver_plan.decide(declared(repository="nvidia"), "", secure)
+    assert "Secure Boot" in refusal.that
+
+
+def test_headers_are_asked_for_where_the_kernel_that_boots_has_none():
+    old = {"release": "6.1.0-9-amd64", "bootable": True}
+    seen = observed(devices=[gpu("2330")], kernels=[old, {"release": "6.1.0-40-amd64", "bootable": True}])
+    _, told, _ = driver_plan.decide(declared(), "", seen)
+    # Nobody builds for an old kernel whose headers are gone from the archive.
+    assert told.headers == ("linux-headers-amd64", "linux-headers-6.1.0-40-amd64")
+    assert told.kernels == ("6.1.0-40-amd64",)
+
+
+def test_a_kernel_with_a_name_that_is_none_is_left_alone():
+    seen = observed(devices=[gpu("2330")], kernels=[{"release": "6.1 -o APT::x=$(reboot)", "bootable": True}])
+    _, told, _ = driver_plan.decide(declared(), "", seen)
+    assert (told.headers, told.kernels) == (("linux-headers-amd64",), ())
+
+
+# -- every GPU, system, branch and wheel -------------------------------------------------------------------------
+
 WANTED = st.builds(
     NvidiaDriverVars,
     state=st.sampled_from(["present", "absent", "unmanaged"]),
-    branch=st.sampled_from(["auto", *BRANCHES]),
+    branch=st.sampled_from(["auto", *BRANCHES, *(f"{name}.95.05" for name in BRANCHES)]),
     flavour=st.sampled_from(["auto", "open", "proprietary"]),
     repository=st.sampled_from(["auto", "distribution", "nvidia"]),
     hold=st.booleans(),
     persistence=st.booleans(),
+    container_toolkit=st.booleans(),
+    cuda_toolkit=st.sampled_from(["", "auto", "12.8", "13.0"]),
 )
 SYSTEMS = [(name, version) for name, versions in SUPPORTED_OS.items() for version in versions]
+TAGS = ["auto", "cpu", *torch_release("2.13.0", "x86_64").tags]
 
 
-@settings(max_examples=400)
-@given(WANTED, st.lists(st.sampled_from(sorted(GPUS)), max_size=2), st.sampled_from(SYSTEMS), st.booleans())
-def test_no_plan_pairs_what_the_tables_rule_out(wanted, ids, system, secure):
-    about = {"id": system[0], "version_id": system[1], "architecture": "x86_64"}
+@settings(max_examples=600)
+@given(
+    WANTED,
+    st.lists(st.sampled_from(sorted(GPUS)), max_size=2),
+    st.sampled_from(SYSTEMS),
+    st.sampled_from(TAGS),
+    st.booleans(),
+)
+def test_no_plan_pairs_what_the_tables_rule_out(wanted, ids, system, tag, secure):
+    about = {"id": system[0], "version_id": system[1], "architecture": "x86_64", "glibc": "2.36"}
     seen = observed(devices=[gpu(i) for i in ids], os=about, driver={"secure_boot": secure})
-    action, told, refused = driver_plan.decide(wanted, "", seen)
-    assert driver_plan.decide(wanted, "", seen) == (action, told, refused)
+    everything = desired(nvidia_driver=wanted.model_dump(), pytorch={"variant": tag, "version": "2.13.0"})
+    plan = decide(everything, seen)
+    assert decide(everything, seen) == plan
+    assert not (plan.actions and plan.refusals)
+    _, told, refused = planned_driver(everything, seen)
     assert not (told and refused)
     if told is None:
         return
-    assert not secure
+    source = source_of(told.choice, seen)
+    assert source.signed or not secure
     for identifier in ids:
         known = GPUS[identifier]
         assert told.choice.flavour in known.flavours
         assert (known.first_branch or 0) <= int(told.choice.branch) <= (known.last_branch or 9999)
-    assert (driver_plan.MODULES["open"] in told.packages) == (told.choice.flavour == "open")
-    assert (driver_plan.MODULES["proprietary"] in told.packages) == (told.choice.flavour == "proprietary")
-    assert set(told.held) <= set(told.packages)
+    for flavour, names in source.modules.items():
+        stems = [fill(name.partition("-{kind}")[0], told.choice) for name in names]
+        ours = [any(package.startswith(stem) for package in told.packages) for stem in stems]
+        assert any(ours) or flavour != told.choice.flavour
+    assert all(any(name.startswith(held) for name in told.packages) for held in told.held)
+    if plan.refusals:
+        return
+    variant = plan.pytorch_variant
+    if variant and variant.startswith("cu"):
+        assert int(told.choice.branch) >= int(driver_floor(variant).split(".")[0])
+        carried = torch_release("2.13.0", "x86_64").tags[variant]
+        for identifier in ids:
+            assert carried is None or any(architecture_runs_on(code, GPUS[identifier].arch) for code in carried)
+
+
+@settings(max_examples=200)
+@given(WANTED, st.sampled_from(sorted(GPUS)), st.sampled_from(SYSTEMS))
+def test_a_host_as_declared_gets_no_action(wanted, identifier, system):
+    about = {"id": system[0], "version_id": system[1], "architecture": "x86_64"}
+    kernel = {"release": "6.1.0-40", "bootable": True, "headers": True}
+    bare_host = observed(devices=[gpu(identifier)], os=about, kernels=[kernel])
+    _, told, _ = driver_plan.decide(wanted, "", bare_host)
+    if told is None:
+        return
+    version = told.version if "." in told.version else f"{told.version}.95.05"
+    names = [re.sub(r"-\d{3}\.[\d.*]+$", "", name) for name in told.packages]
+    there = {
+        "packages": dict.fromkeys((*names, *told.extras), f"{version}-1"),
+        "package_name": names[0],
+        "package_version": f"{version}-1",
+        "held": list(told.held),
+        "module_version": version,
+    }
+    seen = observed(devices=[gpu(identifier)], os=about, driver=there, kernels=[{**kernel, "nvidia_module": True}])
+    action, again, _ = driver_plan.decide(wanted, "", seen)
+    assert (action.kind, action.why) == (Kind.NONE, "")
+    assert again.choice == told.choice
+    unloaded = seen.model_copy(update={"driver": seen.driver.model_copy(update={"module_version": None})})
+    assert driver_plan.decide(wanted, "", unloaded)[0].kind is Kind.REBOOT
+
+
+# -- what the role does on systems that cannot be booted here ----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", rendered.CASES)
+def test_the_role_does_what_was_written_down(name):
+    recorded = yaml.safe_load(rendered.RECORDED.read_text("utf-8"))
+    assert rendered.rendered(*rendered.CASES[name]) == recorded[name], "`python -m tests.rendered` writes it down anew"

@@ -11,7 +11,7 @@ from llmprov.knowledge import GPUS, SUPPORTED_OS, architecture_runs_on, driver_f
 
 @pytest.mark.parametrize("name", ["gpus", "torch", "drivers", "hosts"])
 def test_every_table_names_its_source(name):
-    assert tables._table(name)["source"]
+    assert tables.table(name)["source"]
 
 
 def test_gpu_ids_are_pci_ids_and_architectures_are_cuda_ones():
@@ -21,7 +21,7 @@ def test_gpu_ids_are_pci_ids_and_architectures_are_cuda_ones():
 
 
 def test_every_build_has_a_driver_floor_and_known_architectures():
-    table = tables._table("torch")
+    table = tables.table("torch")
     for tags in table["releases"].values():
         for tag in tags:
             assert re.fullmatch(r"\d+\.\d+\.\d+", driver_floor(tag))

@@ -257,7 +257,7 @@ def test_the_tables_ask_a_rate_of_cards_with_a_published_record_alone():
 def test_a_limit_that_makes_no_sense_is_refused(percent, monkeypatch):
     with pytest.raises(UsageError, match="verify_limits"):
         desired_from({"verify_limits": {"tflops_bf16": percent}}, {})
-    monkeypatch.setattr(tables, "_table", lambda _: {"limits": {"tflops_bf16": percent}})
+    monkeypatch.setattr(tables, "table", lambda _: {"limits": {"tflops_bf16": percent}})
     with pytest.raises(ValueError, match="makes no sense"):
         tables._limits.__wrapped__()
 

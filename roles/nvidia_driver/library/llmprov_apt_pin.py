@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Pin all that is built from some source packages to the newest version that a few of them have in common."""
+"""Pin packages that must be of one version to the newest that a few of them have in common."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ description:
 options:
   path: {type: path, required: true, description: "The file, in /etc/apt/preferences.d."}
   packages: {type: list, elements: str, required: true, description: Packages that must be of one upstream version.}
-  sources: {type: list, elements: str, required: true, description: Source packages whose packages are pinned.}
-  branch: {type: str, required: true, description: What the version must begin with.}
+  pin: {type: str, required: true, description: "What is pinned, as apt_preferences(5) has it after `Package:`."}
+  version: {type: str, required: true, description: "The version, or the parts that it must begin with."}
 author: [llmprov]
 """
 
@@ -43,25 +43,27 @@ def main():
         argument_spec={
             "path": {"type": "path", "required": True},
             "packages": {"type": "list", "elements": "str", "required": True},
-            "sources": {"type": "list", "elements": "str", "required": True},
-            "branch": {"type": "str", "required": True},
+            "pin": {"type": "str", "required": True},
+            "version": {"type": "str", "required": True},
         },
         supports_check_mode=True,
     )
     path, packages = module.params["path"], module.params["packages"]
     offered = {name: versions(name) for name in packages}
     common = set.intersection(*offered.values())
-    fitting = sorted((v for v in common if v.startswith(module.params["branch"] + ".")), key=key)
+    wanted = module.params["version"]
+    fitting = sorted((v for v in common if (v + ".").startswith(wanted + ".")), key=key)
     if not fitting:
         told = "; ".join("%s %s" % (name, ", ".join(sorted(found)) or "none") for name, found in offered.items())
-        module.fail_json(msg="the archives have no version that all of the driver has in common: " + told)
-    names = " ".join("src:%s:any" % source for source in module.params["sources"])
+        module.fail_json(
+            msg="the archives have no version %s that all of the driver has in common: %s" % (wanted, told)
+        )
     # Above 1000: a version that is installed and newer would split the driver, and goes back.
-    wanted = "Package: %s\nPin: version %s-*\nPin-Priority: 1001" % (names, fitting[-1])
-    changed = read(path) != wanted
+    text = "Package: %s\nPin: version %s-*\nPin-Priority: 1001" % (module.params["pin"], fitting[-1])
+    changed = read(path) != text
     if changed and not module.check_mode:
         with open(path + ".new", "w", encoding="utf-8") as handle:
-            handle.write(wanted + "\n")
+            handle.write(text + "\n")
         os.chmod(path + ".new", 0o644)
         os.replace(path + ".new", path)
     module.exit_json(changed=changed, version=fitting[-1])

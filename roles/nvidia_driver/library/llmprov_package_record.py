@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llmprov_host import read_json, run
@@ -22,8 +23,10 @@ author: [llmprov]
 
 
 def installed():
-    rows = run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n").splitlines()
-    return sorted({row.split()[1] for row in rows if row[1:2] == "i" and len(row.split()) == 2})
+    if shutil.which("dpkg-query"):
+        rows = run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n").splitlines()
+        return {row.split()[1] for row in rows if row[1:2] == "i" and len(row.split()) == 2}
+    return set(run("rpm", "-qa", "--qf", "%{NAME}\n").split())
 
 
 def write(path, record):
@@ -33,19 +36,35 @@ def write(path, record):
     os.replace(path + ".new", path)
 
 
+def remember(path, record, state):
+    """What is there before and after each installation: what users install in between is theirs."""
+    if state == "begun":
+        # One that was interrupted began with what is noted there.
+        before = record.get("before") or sorted(installed())
+        write(path, {"brought": record.get("brought", []), "before": before})
+    else:
+        came = installed() - set(record.get("before") or installed())
+        write(path, {"brought": sorted(came | set(record.get("brought", [])))})
+
+
 def purge(module, record):
-    there = set(installed())
-    names = sorted(there - set(record["before"]) & set(record.get("after") or there))
+    there = installed()
+    brought = set(record.get("brought", [])) | (there - set(record["before"]) if record.get("before") else set())
+    names = sorted(there & brought)
     if not names or module.check_mode:
         return bool(names)
-    run("apt-mark", "unhold", *names)
-    wait = "DPkg::Lock::Timeout=%d" % module.params["lock_timeout_s"]
+    if shutil.which("apt-get"):
+        run("apt-mark", "unhold", *names)
+        wait = "DPkg::Lock::Timeout=%d" % module.params["lock_timeout_s"]
+        argv = ["apt-get", "-q", "-y", "-o", wait, "purge"]
+    else:
+        run("dnf", "-q", "versionlock", "delete", *names)
+        argv = ["dnf", "-q", "-y", "--noautoremove", "remove"]
     code, out, err = module.run_command(
-        ["apt-get", "-q", "-y", "-o", wait, "purge", *names],
-        environ_update={"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
+        argv + names, environ_update={"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
     )
     if code != 0:
-        module.fail_json(msg="apt-get could not remove the driver: %s" % (err.strip() or out.strip())[-1500:])
+        module.fail_json(msg="%s could not remove the driver: %s" % (argv[0], (err.strip() or out.strip())[-1500:]))
     return True
 
 
@@ -66,10 +85,7 @@ def main():
             os.unlink(path)
         module.exit_json(changed=changed or record is not None)
     if not module.check_mode:
-        if state == "begun" and record is None:
-            write(path, {"before": installed(), "after": None})
-        if state == "complete":
-            write(path, dict(record or {"before": []}, after=installed()))
+        remember(path, record or {}, state)
     # Bookkeeping: what changes the host are the tasks between.
     module.exit_json(changed=False)
 

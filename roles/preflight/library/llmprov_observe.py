@@ -140,20 +140,28 @@ DRIVER_NAMES = (
 )
 
 
+#: Everything that a driver and its toolkits consist of, by name.
+PACKAGE_NAMES = (
+    "nvidia-*",
+    "libnvidia-*",
+    "libcuda1*",
+    "linux-modules-nvidia-*",
+    "kmod-nvidia*",
+    "cuda-toolkit-*",
+    "nvlsm",
+)
+
+
 def driver_packages():
-    names = ("nvidia-*", "libnvidia-*", "libcuda1*")
     if shutil.which("dpkg-query"):
-        lines = run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package} ${Version}\n", *names).splitlines()
-        rows = [line.split() for line in lines if line.startswith(("ii", "hi"))]
-        rows = [(row[1], row[2]) for row in rows if len(row) == 3]
+        shape = "${db:Status-Abbrev} ${Package} ${Version}\n"
+        lines = run("dpkg-query", "-W", "-f", shape, *PACKAGE_NAMES).splitlines()
+        rows = [line.split()[1:] for line in lines if line.startswith(("ii", "hi"))]
     elif shutil.which("rpm"):
-        lines = run(
-            "rpm", "-qa", "--qf", "%{NAME} %{VERSION}\n", "nvidia-*", "libnvidia-*", "kmod-nvidia*"
-        ).splitlines()
-        rows = [tuple(line.split()) for line in lines if len(line.split()) == 2]
+        rows = [line.split() for line in run("rpm", "-qa", "--qf", "%{NAME} %{VERSION}\n", *PACKAGE_NAMES).splitlines()]
     else:
         rows = []
-    return dict(rows)
+    return {row[0]: row[1] for row in rows if len(row) == 2}
 
 
 def secure_boot():
@@ -191,10 +199,16 @@ def nouveau_blacklisted():
     return any(re.search(r"^\s*blacklist\s+nouveau\b", read(p), re.M) for p in files)
 
 
+#: `nvidia-driver-cuda-3:580.95.05-1.el9.*`: dnf's own list of what it must leave alone.
+VERSION_LOCKS = "/etc/dnf/plugins/versionlock.list"
+
+
 def held_packages():
-    if not shutil.which("apt-mark"):
-        return []
-    return [name for name in run("apt-mark", "showhold").split() if "nvidia" in name or name.startswith("cuda")]
+    if shutil.which("apt-mark"):
+        names = run("apt-mark", "showhold").split()
+    else:
+        names = re.findall(r"^([A-Za-z][\w.+-]*?)-(?:\d+:)?\d", read(VERSION_LOCKS), re.M)
+    return [name for name in names if "nvidia" in name]
 
 
 def gpu_processes():

@@ -77,7 +77,8 @@ lab-tests: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/lab/test_lab.py --keep-base
 	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lab-tests-conda lab-tests-hosts
 
-CONDA_TESTS := tests/lab/test_conda.py tests/lab/test_jupyter.py
+# What stands in this list runs beside the rest, so that both take about as long.
+CONDA_TESTS := tests/lab/test_conda.py tests/lab/test_jupyter.py tests/lab/test_reboot.py
 
 lab-tests-conda: $(VENV)/.dev
 	@$(BIN)/python -m pytest $(CONDA_TESTS)

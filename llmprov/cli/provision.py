@@ -20,6 +20,10 @@ def provision(
     options: ansible.Options,
     runs: _common.RunsOption = _common.RUNS,
     verify: Annotated[bool, typer.Option(help="Verify the hosts at the end.")] = True,
+    reboot: Annotated[
+        bool,
+        typer.Option("--reboot", help="Reboot hosts whose driver waits for it: one at a time, none after a failure."),
+    ] = False,
     strict: _common.StrictOption = False,
     baseline: _common.BaselineOption = None,
     effect: _common.EffectOption = _common.EFFECT_PERCENT,
@@ -29,5 +33,7 @@ def provision(
     """Bring every host to the declared state, verify that it trains, and report."""
     wanted = verify and not options.check and options.selects("verify")
     work = session.PROVISION if wanted else session.CONVERGE_ONLY
+    if reboot and not options.check:
+        work = work.with_reboots()
     judge = _common.judging(baseline, effect, history)
     _common.run_and_show(work, options, runs, as_json, strict=strict, judge=judge)

@@ -118,6 +118,36 @@ def device(question: Question, answer: Answer) -> None:
     answer.attempt("%s.adapters" % label, lambda: answer.add(*fine_tuning.measure(here)))
 
 
+#: Side of the matrices that a card multiplies to show that it computes; small whole numbers have one right product.
+GATE_SIDE = 256
+
+
+def multiply(question: Question, answer: Answer) -> None:
+    """Whether torch sees as many cards as the host has, and each of them multiplies right."""
+    import torch
+
+    declared = question["declared"]
+    count = int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
+    # Of a card that is cut into instances torch sees one, whichever it is.
+    wanted = 1 if declared.get("mig") else declared["gpu_count"]
+    enough = count >= wanted > 0
+    summary = "torch sees %d of the host's %d GPUs" % (count, declared["gpu_count"])
+    answer.add([check("gate.gpus", PASS if enough else FAIL, summary, count, wanted)], torch=str(torch.__version__))
+    left = torch.arange(GATE_SIDE * GATE_SIDE, dtype=torch.float32).reshape(GATE_SIDE, GATE_SIDE) % 7
+    right = left.T.contiguous()
+    expected = left @ right
+    for index in range(count):
+        name = "gate.gpu%d" % index
+
+        def one(index: int = index, name: str = name) -> None:
+            where = "cuda:%d" % index
+            same = bool(torch.equal((left.to(where) @ right.to(where)).cpu(), expected))
+            told = "multiplies right" if same else "multiplies wrong"
+            answer.add([check(name, PASS if same else FAIL, "gpu%d %s" % (index, told))])
+
+        answer.attempt(name, one)
+
+
 def alone(question: Question, answer: Answer) -> None:
     """One card training while the others rest: what a world of all of them is held against."""
     import torch
@@ -224,6 +254,7 @@ def die_with_parent() -> None:
 TASKS: Dict[str, Callable[[Question, Answer], None]] = {
     "software": software,
     "device": device,
+    "multiply": multiply,
     "alone": alone,
     "world": world,
     "soak": soak,

@@ -30,7 +30,7 @@ from llmprov.model import (
     Verification,
 )
 from llmprov.plan import conda as conda_plan
-from llmprov.plan import decide, specs, to_build
+from llmprov.plan import decide, reboot, specs, to_build
 from llmprov.plan import environment as environment_plan
 from llmprov.plan import jupyter as jupyter_plan
 from llmprov.plan.decide import planned_driver
@@ -64,6 +64,7 @@ def plan(action: Any, task_vars: Variables) -> Result:
         "declared": declared,
         "needs_uv": any(d["state"] == "present" for d in declared.values()),
         "nvidia_driver": driver(desired, seen),
+        "reboot": {"due": reboot.due(desired, seen), "kept": reboot.kept(desired, seen)},
         "jupyter": jupyter_plan.files(desired) if desired.jupyter.state == "present" else {},
         "refused": [refusal.sentence() for refusal in planned.refusals],
         "desired": desired.model_dump(mode="json"),
@@ -291,20 +292,11 @@ def conda_arguments(wanted: MinicondaVars) -> Result:
 
 def verify(action: Any, task_vars: Variables) -> Result:
     """Run the payload on the host and read its document; anything but a sound document fails the host."""
-    given = action._task.args["planned"]
-    desired = Desired.model_validate(given["desired"])
-    planned = Plan.model_validate(given["plan"])
-    seen = Observation.model_validate(given["observation"])
-    wanted = desired.verify
-    arguments = {
-        "python": f"{wanted.env_path}/bin/python",
-        "payload": base64.b64encode(payload_run.zipapp()).decode("ascii"),
-        "declared": json.dumps(payload_run.declaration(desired, planned, seen)),
-        "level": wanted.level,
-        "minutes": wanted.soak_minutes if wanted.level == "soak" else 0,
-        "timeout_s": wanted.timeout_s,
-        "variables": payload_run.environment_variables(desired),
-    }
+    if action._task.args.get("gate"):
+        return gate(action, task_vars)
+    planned = Planned.of({"__llmprov_plan": action._task.args["planned"]})
+    wanted = planned.desired.verify
+    arguments = _payload(planned, wanted.level)
     module = _module(action, task_vars, "llmprov_verify", {})
     if action._task.args.get("start"):
         return {**module(work="start", **arguments), "changed": False}
@@ -317,6 +309,49 @@ def verify(action: Any, task_vars: Variables) -> Result:
     if answer.get("unreachable") or ("exit_code" not in answer and not answer.get("gone")):
         return {**answer, "llmprov": {"kind": "verify"}}
     return _verified(payload_run.read(answer, wanted))
+
+
+#: How long a driver has to be loaded after its host answers again, in seconds, and how often that is looked at.
+GATE_WAIT_S, GATE_PAUSE_S = 60.0, 3.0
+
+
+@_guarded
+def gate(action: Any, task_vars: Variables) -> Result:
+    """Whether a host came back whole from its reboot: its driver, all GPUs of before, a right product on each."""
+    planned = Planned.of(task_vars)
+    deadline = time.monotonic() + GATE_WAIT_S
+    while True:
+        seen, problem = _observe(action, task_vars, planned.desired)
+        if seen is None:
+            return problem
+        wrong = reboot.problems(planned.desired, planned.seen, seen)
+        if not wrong or time.monotonic() > deadline:
+            break
+        # sshd answers before all modules are loaded.
+        time.sleep(GATE_PAUSE_S)
+    if not wrong:
+        arguments = _payload(planned, "gate")
+        answer = _module(action, task_vars, "llmprov_verify", {})(**arguments)
+        if "exit_code" not in answer:
+            return answer
+        document = payload_run.read(answer, planned.desired.verify)
+        wrong = [check.summary for check in document.checks if check.status != "pass"]
+    return {"changed": False, "failed": bool(wrong), "msg": "; ".join(wrong) or "the host came back whole"}
+
+
+def _payload(planned: Planned, level: str) -> Result:
+    """What the module that runs the payload is told."""
+    wanted = planned.desired.verify
+    declared = payload_run.declaration(planned.desired, planned.plan, planned.seen)
+    return {
+        "python": f"{wanted.env_path}/bin/python",
+        "payload": base64.b64encode(payload_run.zipapp()).decode("ascii"),
+        "declared": json.dumps(declared),
+        "level": level,
+        "minutes": wanted.soak_minutes if level == "soak" else 0,
+        "timeout_s": wanted.timeout_s,
+        "variables": payload_run.environment_variables(planned.desired),
+    }
 
 
 def _verified(verification: Verification) -> Result:

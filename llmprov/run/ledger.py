@@ -12,7 +12,7 @@ from llmprov.model import Check, HostReport, Observation, Plan, Status, Verifica
 from llmprov.model.report import Converged, Failure
 from llmprov.run import outcome
 
-Stage = Literal["observe", "converge", "verify"]
+Stage = Literal["observe", "converge", "reboot", "verify"]
 
 #: Tasks that Ansible adds by itself or that only steer; they are no work on a host.
 STEERING = {
@@ -40,6 +40,8 @@ class Entry:
     converged: Converged = field(default_factory=Converged)
     failures: list[Failure] = field(default_factory=list)
     unreachable: str | None = None
+    #: Why it was not rebooted, where reboots were allowed and it waits for one.
+    kept_from_reboot: str = ""
     doing: str = ""
     elapsed_s: dict[str, float] = field(default_factory=dict)
 
@@ -51,6 +53,9 @@ class Ledger:
         chosen = set(selected)
         self.entries = {host: Entry(host, groups, host in chosen) for host, groups in hosts.items()}
         self.usage_errors: list[str] = []
+        #: The host at which reboots were stopped, as it failed; and whether any were allowed.
+        self.stopped_at: str | None = None
+        self.reboots = False
 
     # -- folding -------------------------------------------------------------------------------------------------
 
@@ -61,6 +66,7 @@ class Ledger:
             return None
         kind, result = event["event"], event.get("result") or {}
         entry.doing = _task_name(event)
+        self.reboots = self.reboots or stage == "reboot"
         if kind == "runner_on_start":
             return entry
         seconds = event.get("duration_s")
@@ -68,6 +74,7 @@ class Ledger:
             entry.elapsed_s[stage] = round(entry.elapsed_s.get(stage, 0.0) + seconds, 3)
         if kind == "runner_on_unreachable":
             entry.unreachable = message_of(result)
+            self._stopped(entry, stage)
         elif kind == "runner_on_failed" and not event.get("ignored"):
             self._failed(entry, stage, event, result)
         elif kind == "runner_on_ok":
@@ -81,13 +88,17 @@ class Ledger:
             entry.failures.append(failure)
             return
         self._records(entry, stage, result)
-        if not is_steering(event) and stage == "converge":
+        if stage == "reboot" and isinstance(told := result.get("reboot"), dict):
+            entry.kept_from_reboot = str(told.get("kept") or "") if told.get("due") else ""
+        if not is_steering(event) and stage in ("converge", "reboot"):
             entry.converged.tasks += 1
             if result.get("changed"):
                 entry.converged.changed.append(_task_name(event))
 
     def _failed(self, entry: Entry, stage: Stage, event: dict[str, Any], result: dict[str, Any]) -> None:
         kind = (result.get("llmprov") or {}).get("kind")
+        if stage == "reboot" and str(event.get("action", "")).endswith("assert"):
+            return  # it was not touched, since another failed
         if kind == "usage":
             self.usage_errors.append(f"host {entry.host}: {message_of(result)}")
         elif kind == "verify" and "verification" in result:
@@ -96,13 +107,18 @@ class Ledger:
             observing = str(event.get("action", "")).endswith("llmprov_plan")
             where: Stage = "observe" if observing else stage
             entry.failures.append(Failure(stage=where, task=_task_name(event), message=message_of(result)))
+            self._stopped(entry, stage)
+
+    def _stopped(self, entry: Entry, stage: Stage) -> None:
+        if stage == "reboot" and self.stopped_at is None:
+            self.stopped_at = entry.host
 
     def _records(self, entry: Entry, stage: Stage, result: dict[str, Any]) -> None:
         try:
             if "observation" in result and "plan" in result:
                 self._planned(entry, stage, Plan.model_validate(result["plan"]))
                 entry.observation = Observation.model_validate(result["observation"])
-            if "verification" in result:
+            if "verification" in result and stage == "verify":
                 entry.verification = Verification.model_validate(result["verification"])
         except ValidationError as error:
             message = f"a record of this host makes no sense: {str(error).splitlines()[0]}"
@@ -126,6 +142,10 @@ class Ledger:
             if entry.selected and entry.unreachable is None and entry.plan and not entry.plan.refusals
         ]
 
+    def rebootable(self) -> list[str]:
+        """Selected hosts that may be rebooted if they wait for it: nothing has failed on them so far."""
+        return [host for host in self.reachable() if not self.entries[host].failures]
+
     def reports(self, verify_wanted: bool) -> list[HostReport]:
         """One row for every host of the inventory, the worst first, then by the inventory's order."""
         order = list(Status)
@@ -138,6 +158,8 @@ class Ledger:
         checks += outcome.declared_checks(entry.verified_plan)
         if verification:
             checks += outcome.finding_checks(entry.verified_plan)
+        if self.reboots and self.stopped_at and not entry.kept_from_reboot:
+            entry.kept_from_reboot = f"{self.stopped_at} failed before its turn"
         status, summary, remedy = outcome.judge(entry, checks, verify_wanted)
         return HostReport(
             host=entry.host,

@@ -41,6 +41,10 @@ def judge(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:
     if not entry.selected:
         return Status.NOT_SELECTED, "outside --limit", ""
     if entry.unreachable is not None:
+        lost = next((f for f in entry.failures if f.stage == "reboot"), None)
+        if lost:
+            remedy = "look at its console: it did not come back from the reboot, or not in time"
+            return Status.UNREACHABLE, f"lost in its reboot: {lost.message}", remedy
         return Status.UNREACHABLE, entry.unreachable, _connection_remedy(entry.unreachable)
     if entry.plan and entry.plan.refusals:
         conflicts = "; ".join(refusal.conflict() for refusal in entry.plan.refusals)
@@ -82,11 +86,10 @@ def _by_checks(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgem
     worst = [c for c in checks if c.status == min((c.status for c in checks), key=SEVERITY.index)]
     status = Status(worst[0].status.value) if worst else Status.INCONCLUSIVE
     if reboot and status is not Status.FAIL:
-        return (
-            Status.PENDING,
-            f"waits for a reboot: {reboot[0].why}",
-            "reboot it when nothing runs there, then verify it",
-        )
+        waits, kept = f"waits for a reboot: {reboot[0].why}", entry.kept_from_reboot
+        if kept:
+            return Status.PENDING, f"{waits}; not rebooted: {kept}", "mend that, then allow the reboot again"
+        return Status.PENDING, waits, "allow the reboot: `llmprov provision -i INVENTORY --reboot`"
     if status is Status.PASS:
         return status, "", ""
     summary = "; ".join(check.summary or check.id for check in worst[:3])

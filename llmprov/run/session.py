@@ -33,6 +33,12 @@ class Work:
         """Whether hosts are verified at the end."""
         return any(stage == "verify" for stage, _ in self.steps)
 
+    def with_reboots(self) -> Work:
+        """The same work, with the hosts rebooted that wait for it once all of them were converged."""
+        number = next(i for i, (stage, _) in enumerate(self.steps) if stage == "converge")
+        reboot: tuple[Stage, str] = ("reboot", "reboot.yml")
+        return Work(self.command, (*self.steps[: number + 1], reboot, *self.steps[number + 1 :]))
+
 
 PLAN = Work("plan", (("observe", "plan.yml"),))
 PROVISION = Work("provision", (("converge", "converge.yml"), ("verify", "verify.yml")))
@@ -106,9 +112,11 @@ class Session:
         limit: list[str] | None = None if self.options.limit is None else self.inventory.selected
         for number, (stage, playbook) in enumerate(self.work.steps):
             if number:
-                limit = self.ledger.reachable()
-            if self._interrupts or self.ledger.usage_errors or (number and not limit):
+                limit = self.ledger.rebootable() if stage == "reboot" else self.ledger.reachable()
+            if self._interrupts or self.ledger.usage_errors:
                 return
+            if number and not limit:
+                continue
             progress.stage(stage, len(self.inventory.selected if limit is None else limit))
             began = time.monotonic()
             self._run_playbook(stage, playbook, limit, forks, directory, progress)

@@ -29,7 +29,7 @@ WANTED = {
 
 #: What is kept of a task's result beside llmprov's own records, in characters each.
 KEPT_TEXT = {"msg": 4000, "stderr": 1000, "stdout": 1000, "module_stderr": 1000, "module_stdout": 1000}
-KEPT_RECORDS = ("llmprov", "plan", "observation", "verification", "refused", "components")
+KEPT_RECORDS = ("llmprov", "plan", "observation", "verification", "refused", "components", "reboot")
 
 
 def slim(event: dict[str, Any]) -> dict[str, Any] | None:

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from llmprov.model import Verification, VerifyVars
-from llmprov.payload import classifier, language_model, packages, torch_build
+from llmprov.payload import classifier, language_model, packages, tasks, torch_build
 from llmprov.payload.__main__ import NOTHING_DECLARED
 from llmprov.run.payload_run import read, zipapp
 from tests.conftest import ROOT
 
 # At once: Ansible, which other tests bring into this process, patches sys.intern, and torch then refuses.
 with warnings.catch_warnings(action="ignore"):
-    import torch._dynamo  # noqa: F401
+    import torch._dynamo
 
 ON_HOSTS = [*ROOT.glob("llmprov/payload/**/*.py"), *ROOT.glob("roles/*/library/*.py")]
 ON_HOSTS += ROOT.glob("roles/*/module_utils/*.py")
@@ -32,9 +32,9 @@ def archive(tmp_path_factory):
     return path
 
 
-def run(archive, declared, python=sys.executable):
+def run(archive, declared, python=sys.executable, level="quick"):
     return subprocess.run(
-        [python, "-I", str(archive), "--level", "quick", "--declared", "-"],
+        [python, "-I", str(archive), "--level", level, "--declared", "-"],
         input=json.dumps(NOTHING_DECLARED | declared),
         capture_output=True,
         text=True,
@@ -61,6 +61,32 @@ def test_a_sound_installation_trains(archive):
     assert figures["cpu", "train.tokens_per_s"].value > 0
     assert len(figures["cpu", "train.step_time_ms"].samples) == 20
     assert set(document.digests) == {"cpu.matmul", "cpu.loss", "cpu.gradients"}
+
+
+def test_the_gate_asks_for_every_gpu_and_for_nothing_else(archive):
+    document, checks = checks_of(run(archive, {"gpu_count": 2}, level="gate"))
+    assert {name: check.status for name, check in checks.items()} == {"python.version": "pass", "gate.gpus": "fail"}
+    assert checks["gate.gpus"].summary == "torch sees 0 of the host's 2 GPUs"
+    assert document.measurements == []
+
+
+@pytest.mark.parametrize(("broken", "failed"), [(None, set()), (1, {"gate.gpu1"})])
+def test_a_card_that_multiplies_wrong_does_not_pass_the_gate(broken, failed, monkeypatch, tmp_path):
+    right = torch.Tensor.to
+
+    def to(self, *where, **how):
+        if not str(where[0]).startswith("cuda:"):
+            return right(self, *where, **how)
+        return self + (2**-10 if where[0] == f"cuda:{broken}" else 0)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    answer = tasks.Answer(str(tmp_path / "answer"))
+    tasks.multiply({"declared": {"gpu_count": 2}}, answer)
+    told = {check["id"]: check["status"] for check in answer.content["checks"]}
+    assert set(told) == {"gate.gpus", "gate.gpu0", "gate.gpu1"}
+    assert {name for name, status in told.items() if status != "pass"} == failed
 
 
 def test_the_document_stands_alone_on_standard_output(archive):

@@ -50,6 +50,12 @@ class NvidiaDriverVars(RoleVars):
         "`https://developer.download.nvidia.com/compute/cuda/repos`, for hosts that cannot reach that.",
         pattern=r"^(https?://\S+)?$",
     )
+    reboot_busy: bool = Field(
+        False, description="With `--reboot`: restart hosts whose GPUs are used by programs, too. Those are lost."
+    )
+    reboot_timeout_s: int = Field(
+        1200, ge=10, description="With `--reboot`: how long, in seconds, a host may take to come back."
+    )
     lock_timeout_s: int = Field(
         600, ge=0, description="How long, in seconds, to wait for another package manager on the host to finish."
     )

@@ -32,7 +32,7 @@ def decide(desired: Desired, seen: Observation) -> Plan:
     return Plan(
         actions=[] if refusals else actions,
         refusals=refusals,
-        warnings=host.warnings(seen),
+        warnings=[*host.warnings(seen), *driver.warnings(seen)],
         findings=driver.findings(seen),
         pytorch_variant=variant,
     )

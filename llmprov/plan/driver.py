@@ -20,6 +20,16 @@ def findings(seen: Observation) -> list[Finding]:
     return [finding for finding in found if finding is not None]
 
 
+def warnings(seen: Observation) -> list[str]:
+    """Kernels that nobody boots unless asked to, and that have no module: known beforehand, they do no harm."""
+    after = seen.next_kernel
+    if not seen.driver.package_name or after is None:
+        return []
+    others = [k for k in seen.kernels if k.bootable and not k.running and k.release != after.release]
+    bare = [k.release for k in others if not k.nvidia_module]
+    return [f"its older kernels have no NVIDIA module, and are better not booted: {', '.join(bare)}"] if bare else []
+
+
 def upstream(version: str) -> str:
     """The driver's version in a package's: `2:535.261.03-1~deb12u1` is 535.261.03; empty where it has none."""
     match = re.search(r"(?:^|:)(\d{3}(?:\.\d+){1,2})", version)

@@ -50,11 +50,12 @@ def judge(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:
         conflicts = "; ".join(refusal.conflict() for refusal in entry.plan.refusals)
         return Status.REFUSED, conflicts, "; ".join(refusal.remedy for refusal in entry.plan.refusals)
     if entry.failures:
-        first = entry.failures[0]
+        # A host that fails twice in a stage was rescued, and by a task that tells why it failed.
+        told = [failure for failure in entry.failures if failure.stage == entry.failures[0].stage][-1]
         return (
             Status.FAIL,
-            f"{first.task}: {first.message}",
-            first.remedy or "mend what the sentence names and run again",
+            f"{told.task}: {told.message}",
+            told.remedy or "mend what the sentence names and run again",
         )
     return _by_checks(entry, checks, verify_wanted)
 

@@ -8,12 +8,14 @@ verified as all are, and that finds no GPU.
 
 from __future__ import annotations
 
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from llmprov.lab import Fleet
-from tests.conftest import LLMPROV
+from tests.conftest import LLMPROV, ROOT
 from tests.lab.conftest import Lab
 
 NAMES = ("boot1", "boot2", "boot3")
@@ -158,3 +160,40 @@ def test_gpus_in_use_are_left_alone_unless_told(waiting, llmprov, tmp_path):
     ran = llmprov("provision", inventory, *DECLARED, "--reboot", "-e", "nvidia_driver_reboot_busy=true", "--no-verify")
     assert boot(waiting, "boot1") != before
     assert ran.row("boot1")["failures"] == []
+
+
+#: What somebody else's waves would be: two hosts at a time, and one that fails on its way.
+WAVES = """
+- hosts: all
+  gather_facts: false
+  serial: 2
+  strategy: linear
+  tasks:
+    - ansible.builtin.import_role:
+        name: preflight
+        tasks_from: plan
+    - name: Drain
+      ansible.builtin.command: "{{ 'false' if inventory_hostname == 'boot2' else 'true' }}"
+      changed_when: false
+    - ansible.builtin.import_role:
+        name: nvidia_driver
+        tasks_from: reboot
+  vars:
+    nvidia_driver_state: present
+    nvidia_driver_repository: distribution
+    nvidia_driver_reboot_busy: true
+"""
+
+
+def test_in_waves_of_more_than_one_no_host_is_touched_once_another_failed(waiting, tmp_path):
+    inventory = waiting.inventory(tmp_path / "hosts.yml", waiting.of(*NAMES))
+    for name in NAMES:
+        wait_again(waiting, name)
+    before = [boot(waiting, name) for name in NAMES]
+    (tmp_path / "waves.yml").write_text(WAVES)
+    argv = [Path(LLMPROV).with_name("ansible-playbook"), "-i", inventory, tmp_path / "waves.yml"]
+    environ = {**os.environ, "ANSIBLE_ROLES_PATH": str(ROOT / "roles")}
+    done = subprocess.run(argv, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=200)
+    # Neither the host beside it nor, in the next wave, the third: Ansible alone would have rebooted both.
+    assert done.stdout.count("boot2 failed before") == 2, done.stdout
+    assert [boot(waiting, name) for name in NAMES] == before

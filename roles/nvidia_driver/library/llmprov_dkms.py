@@ -6,6 +6,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llmprov_host import read
@@ -22,12 +23,14 @@ author: [llmprov]
 
 #: Where DKMS leaves what the compiler said: of a build that failed, and of one that did not.
 LOGS = ("/var/lib/dkms/nvidia*/*/build/make.log", "/var/lib/dkms/nvidia*/*/*/*/log/make.log")
+RECORD = "/var/lib/llmprov/nvidia_driver.json"
 KERNEL = re.compile(r"for kernel:? (\S+)")
 
 
-def reason():
-    """The newest log's first complaint, as a sentence; empty where no log has one."""
+def reason(since):
+    """The newest log's first complaint, as a sentence; empty where none that was written after `since` has one."""
     logs = sorted((path for pattern in LOGS for path in glob.glob(pattern)), key=os.path.getmtime)
+    logs = [path for path in logs if os.path.getmtime(path) >= since]
     if not logs:
         return ""
     text = read(logs[-1])
@@ -49,14 +52,17 @@ def main():
     )
     if module.params["explain"]:
         said = module.params["explain"]
-        module.fail_json(msg=(reason() if "dkms" in said or "sub-process" in said.lower() else "") or said)
+        # The role writes its record when it begins: an older log is of an older try.
+        began = os.path.getmtime(RECORD) if os.path.exists(RECORD) else 0
+        module.fail_json(msg=reason(began) or said)
+    began = time.time() - 1
     for kernel in module.params["kernels"]:
         if module.check_mode:
             continue
         code, out, err = module.run_command(["/usr/sbin/dkms", "autoinstall", "-k", kernel])
         if code != 0:
             module.fail_json(
-                msg=reason() or "dkms autoinstall -k %s: %s" % (kernel, (err.strip() or out.strip())[-800:])
+                msg=reason(began) or "dkms autoinstall -k %s: %s" % (kernel, (err.strip() or out.strip())[-800:])
             )
     module.exit_json(changed=bool(module.params["kernels"]))
 

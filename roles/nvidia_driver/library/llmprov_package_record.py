@@ -83,6 +83,10 @@ def main():
         changed = record is not None and purge(module, record)
         if record is not None and not module.check_mode:
             os.unlink(path)
+            try:
+                os.rmdir(os.path.dirname(path))
+            except OSError:
+                pass  # something else is remembered there
         module.exit_json(changed=changed or record is not None)
     if not module.check_mode:
         remember(path, record or {}, state)

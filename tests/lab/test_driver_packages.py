@@ -1,0 +1,157 @@
+"""The driver's packages on real hosts, with a stand-in for NVIDIA's repository: which version, upgrades, and bad days."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmprov.lab import Fleet
+from tests.lab import nvidia_repository
+from tests.lab.conftest import Lab
+from tests.lab.nvidia_repository import RELEASE
+
+ADDRESSES = "10.77.37.0/24"
+PACKAGES = "dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n' | sort"
+VERSIONS = "dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\\n' 'nvidia-*' | grep ^.i || true"
+LEFT = "find /etc /usr/lib/systemd /var/lib/llmprov -name '*nvidia*' -o -name 'llmprov-*' || true"
+DECLARED = ("-t", "nvidia_driver", "--no-verify", "-e", "nvidia_driver_state=present")
+MIRROR = ("-e", "nvidia_driver_mirror=http://127.0.0.1:8000")
+FOUR = ("nvidia-driver-cuda", "nvidia-fabricmanager", "nvidia-kernel-open-dkms", "nvidia-persistenced")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """An H100 with a switch and the repository on itself; a V100; a B200."""
+    fleet = Fleet("pkg")
+    fleet.down(keep_base=True)
+    try:
+        gpus = ("pkg1=10de:2330", "pkg1=10de:22a3", "pkg2=10de:1db1", "pkg3=10de:2901")
+        fleet.up(3, address_range=ADDRESSES, gpus=gpus)
+        made = Lab(fleet)
+        nvidia_repository.build(made.host("pkg1").root / "srv/nvidia", tmp_path_factory.mktemp("repository"))
+        for name in ("pkg1", "pkg2", "pkg3"):
+            made.sh(name, "apt-get -q -y install --no-install-recommends python3 >/dev/null")
+        made.sh("pkg1", "echo 0x068000 > /var/lib/llmprov-lab/pci/0000:02:00.0/class")
+        made.sh("pkg1", f"mkdir -p /boot /lib/modules/{RELEASE}; touch /boot/vmlinuz-{RELEASE}")
+        made.sh("pkg1", "systemd-run -q python3 -m http.server --directory /srv/nvidia --bind 127.0.0.1 8000")
+        yield made
+    finally:
+        fleet.down(keep_base=True)
+
+
+@pytest.fixture
+def pkg1(lab, tmp_path):
+    return lab.inventory(tmp_path / "hosts.yml", lab.of("pkg1"))
+
+
+def versions(lab):
+    rows = [row.split() for row in lab.sh("pkg1", VERSIONS).splitlines()]
+    return {row[1]: row[2] for row in rows}
+
+
+def held(lab):
+    return sorted(lab.sh("pkg1", "apt-mark showhold").split())
+
+
+def test_the_newest_version_that_all_have_is_taken_moved_and_gone_again(lab, llmprov, pkg1):
+    before = lab.sh("pkg1", PACKAGES)
+    ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "-e", "nvidia_driver_cuda_toolkit=12.8")
+    assert ran.code == 0, ran.row("pkg1")["summary"]
+    # The libraries of 580.126.09 are there already, and their modules are not.
+    assert versions(lab) == dict.fromkeys(FOUR, "580.105.08-1")
+    assert held(lab) == sorted(FOUR)
+    assert "cuda-toolkit-12-8" in lab.sh("pkg1", PACKAGES)
+    assert lab.sh("pkg1", f"ls /lib/modules/{RELEASE}/updates/dkms").split() == ["nvidia.ko"]
+    for service in ("nvidia-persistenced", "nvidia-fabricmanager"):
+        assert lab.sh("pkg1", f"systemctl is-enabled {service}").strip() == "enabled"
+    ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "-e", "nvidia_driver_cuda_toolkit=12.8")
+    assert ran.row("pkg1")["converged"]["changed"] == []
+
+    # What unattended upgrades would do: nothing, since the packages are held.
+    lab.sh("pkg1", "apt-get -q -y upgrade >/dev/null")
+    assert set(versions(lab).values()) == {"580.105.08-1"}
+
+    # Back to an exact version, and on to another branch; what a user installs meanwhile is the user's.
+    lab.sh("pkg1", "apt-get -q -y install --no-install-recommends hello >/dev/null")
+    for asked, got in (("580.95.05", "580.95.05-1"), ("595", "595.45.04-1")):
+        ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "-e", f"nvidia_driver_branch={asked}")
+        assert ran.code == 0, ran.row("pkg1")["summary"]
+        assert versions(lab) == dict.fromkeys(FOUR, got)
+        assert held(lab) == sorted(FOUR)
+
+    ran = llmprov("provision", pkg1, "-t", "nvidia_driver", "--no-verify", "-e", "nvidia_driver_state=absent")
+    assert ran.code == 0, ran.row("pkg1")["summary"]
+    assert lab.sh("pkg1", PACKAGES).replace("ii  hello\n", "") == before
+    assert held(lab) == []
+    assert lab.sh("pkg1", LEFT).strip() == ""
+    lab.sh("pkg1", f"rm -rf /lib/modules/{RELEASE}/updates; apt-get -q -y purge hello >/dev/null")
+
+
+def test_a_version_that_the_repository_does_not_have_is_told_with_those_it_has(lab, llmprov, pkg1):
+    ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "-e", "nvidia_driver_branch=580.11.11")
+    assert ran.code == 3
+    assert "the archives have no version 580.11.11" in ran.row("pkg1")["summary"]
+    assert "580.105.08" in ran.row("pkg1")["summary"]
+    assert versions(lab) == {}
+
+
+def test_a_module_that_does_not_compile_is_told_in_the_compilers_words_and_mended(lab, llmprov, pkg1):
+    ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "-e", "nvidia_driver_branch=610")
+    summary = ran.row("pkg1")["summary"]
+    assert f"the module cannot be built for the kernel {RELEASE}" in summary
+    assert "too many arguments to function 'pci_resize_resource'" in summary
+    assert "/var/lib/dkms/nvidia/610.10.01/build/make.log" in summary
+    assert ran.code == 3
+    # Nothing to clean by hand: another branch takes its place.
+    ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "-e", "nvidia_driver_branch=580")
+    assert ran.code == 0, ran.row("pkg1")["summary"]
+    assert versions(lab) == dict.fromkeys(FOUR, "580.105.08-1")
+
+
+def test_a_kernel_whose_headers_nobody_has_ends_it_before_anything_is_built(lab, llmprov, pkg1):
+    newer = "6.99.0-1-amd64"
+    lab.sh("pkg1", f"mkdir -p /lib/modules/{newer}; touch /boot/vmlinuz-{newer}")
+    plan = llmprov("plan", pkg1, *DECLARED[3:], *MIRROR).row("pkg1")["plan"]
+    (finding,) = plan["findings"]
+    assert finding["id"] == "driver.next_kernel"
+    ran = llmprov("provision", pkg1, *DECLARED, *MIRROR)
+    assert ran.code == 3
+    assert f"linux-headers-{newer}" in ran.row("pkg1")["summary"]
+    # Another kernel boots next, which has all it needs: the old one is only told of.
+    older = "6.0.0-1-amd64"
+    lab.sh("pkg1", f"rm -r /boot/vmlinuz-{newer} /lib/modules/{newer}")
+    lab.sh("pkg1", f"mkdir -p /lib/modules/{older}; touch /boot/vmlinuz-{older}")
+    ran = llmprov("provision", pkg1, *DECLARED, *MIRROR)
+    assert ran.code == 0, ran.row("pkg1")["summary"]
+    assert any(older in warning for warning in ran.row("pkg1")["plan"]["warnings"])
+    lab.sh("pkg1", f"rm -r /boot/vmlinuz-{older} /lib/modules/{older}")
+
+
+def test_a_lock_that_is_held_for_ever_is_named(lab, llmprov, pkg1):
+    hold = "import fcntl,time; f=open('/var/lib/dpkg/lock-frontend','w'); fcntl.lockf(f,fcntl.LOCK_EX); time.sleep(900)"
+    lab.sh("pkg1", f'systemd-run -q --unit=holder python3 -c "{hold}"')
+    locked = ("-e", "preflight_lock_timeout_s=2", "-e", "nvidia_driver_lock_timeout_s=2")
+    ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, *locked, "-e", "nvidia_driver_branch=580.95.05")
+    lab.sh("pkg1", "systemctl stop holder")
+    assert ran.code == 3
+    assert "lock" in ran.row("pkg1")["summary"]
+    assert set(versions(lab).values()) == {"580.105.08-1"}
+    ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "-e", "nvidia_driver_branch=580.95.05")
+    assert ran.code == 0, ran.row("pkg1")["summary"]
+
+
+def test_what_no_gpu_can_have_is_refused_and_nothing_is_touched(lab, llmprov, tmp_path):
+    inventory = lab.inventory(
+        tmp_path / "hosts.yml",
+        {
+            "v100": {**lab.of("pkg2")["pkg2"], "nvidia_driver_branch": "595"},
+            "b200": {**lab.of("pkg3")["pkg3"], "nvidia_driver_flavour": "proprietary"},
+        },
+    )
+    before = [lab.sh(name, PACKAGES) for name in ("pkg2", "pkg3")]
+    ran = llmprov("provision", inventory, *DECLARED)
+    assert ran.statuses() == {"v100": "refused", "b200": "refused"}
+    assert ran.row("v100")["summary"].startswith("the driver branch 595 does not fit the GPU V100 SXM2 16GB")
+    assert ran.row("v100")["remedy"].startswith("take branch 580 with the proprietary kernel modules")
+    assert ran.row("b200")["summary"].startswith("the proprietary kernel modules does not fit the GPU B200")
+    assert ran.row("b200")["remedy"].startswith("take branch 580 with the open kernel modules")
+    assert [lab.sh(name, PACKAGES) for name in ("pkg2", "pkg3")] == before

@@ -28,6 +28,8 @@ class Action(BaseModel):
     kind: Kind
     before: str | None = None
     after: str | None = None
+    #: More about it, a line each.
+    details: list[str] = []
     why: str = ""
 
 

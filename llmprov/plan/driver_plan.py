@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -29,6 +30,9 @@ DEFAULT_KINDS = {
     "debian": {"x86_64": "amd64", "aarch64": "arm64"},
     "ubuntu": {"x86_64": "generic", "aarch64": "generic"},
 }
+
+#: Kind of a branch -> in words.
+SUPPORT = {"lts": "long support", "production": "production support", "new-feature": "short support"}
 
 #: Kernels whose names could be something else than a name are left alone: they come from a host.
 RELEASE = re.compile(r"^[0-9][A-Za-z0-9.+~_-]*$")
@@ -249,7 +253,31 @@ def _toolkit(wanted: NvidiaDriverVars, choice: Choice, source: DriverSource, see
 
 
 def _action(told: Driver, seen: Observation) -> Action:
-    after = f"{told.version} ({told.choice.flavour})"
+    where = "NVIDIA's repository" if told.choice.repository == "nvidia" else "the distribution's archive"
+    after = f"{told.version}, {told.choice.flavour} modules, {where}"
+    action = _difference(told, after, seen)
+    if action.kind in (Kind.NONE, Kind.REBOOT):
+        return action
+    return action.model_copy(update={"details": _details(told, seen)})
+
+
+def _details(told: Driver, seen: Observation) -> list[str]:
+    """What is installed from where, and what comes after it, a line each."""
+    known = [gpu_by_id(device.device_id) for device in seen.gpus]
+    names = Counter(gpu.name for gpu in known if gpu)
+    branch = BRANCHES[told.choice.branch]
+    support = SUPPORT[branch.kind] + (", which has ended" if branch.ended else "")
+    lines = [f"{branch.name} ({support}) for " + ", ".join(f"{count} x {name}" for name, count in names.items())]
+    lines.append(f"packages {', '.join(told.packages)}" + ("; held against upgrades" if told.held else ""))
+    lines += [f"headers {', '.join(told.headers)}"] if told.headers else []
+    lines += [f"toolkits {', '.join(told.extras)}"] if told.extras else []
+    lines += [f"from {repository.url}" for repository in told.repositories]
+    if any("fabric" in name for name in told.packages):
+        lines.append("the fabric manager is of the driver's version, as NVSwitches need it")
+    return [*lines, "a reboot loads it"]
+
+
+def _difference(told: Driver, after: str, seen: Observation) -> Action:
     there = installed(seen)
     before = installed_version(there, source_of(there, seen), seen) if there else None
     if before is None and seen.driver.package_name:

@@ -100,21 +100,23 @@ def _driver_misfit(tag: str, seen: Observation) -> Refusal | None:
         return _refuse(
             f"the {tag} wheel",
             "a host with an NVIDIA GPU and no NVIDIA driver",
-            f"install a driver of version {floor} or later{_driver_for(floor, seen)}, or set pytorch_variant to `cpu`",
+            f"{_driver_for(floor, seen)}, or set pytorch_variant to `cpu`",
         )
     if _version(installed) < Version(floor):
         return _refuse(
             f"the {tag} wheel, which needs a driver of {floor} or later",
             f"the driver {installed}",
-            f"upgrade the driver{_driver_for(floor, seen)}, or choose a build for an older CUDA in pytorch_variant",
+            f"{_driver_for(floor, seen)}, or choose a build for an older CUDA in pytorch_variant",
         )
     return None
 
 
 def _driver_for(floor: str, seen: Observation) -> str:
-    """The driver that would do, for a remedy; empty where the tables know none."""
+    """What to do for a driver that would do: the role's variable, where the tables know one for this host."""
     choice = driver_choice.choose(driver_choice.Wanted(floor=floor), seen)
-    return f" ({choice.sentence()})" if isinstance(choice, driver_choice.Choice) else ""
+    if not isinstance(choice, driver_choice.Choice):
+        return f"install a driver of version {floor} or later"
+    return f"set nvidia_driver_state to `present` for a driver that would do ({choice.sentence()})"
 
 
 def _version(text: str) -> Version:

@@ -31,7 +31,9 @@ def find(row: HostReport, run: RunInfo) -> Cause | None:
     """The cause of a host's state, or None for one that passed or was not selected."""
     if row.status in STOPPED:
         name, step = STOPPED[row.status]
-        return Cause(id=name, says=row.summary or name, step=step, what=row.remedy)
+        allow = ("llmprov", "provision", "-i", run.inventory[0] if run.inventory else "INVENTORY", "--reboot")
+        command = shlex.join([*allow, "--limit", plain(row.host)]) if row.status is Status.PENDING else ""
+        return Cause(id=name, says=row.summary or name, step=step, what=row.remedy, command=command)
     if row.failures:
         return Cause(id="task_failed", says=row.summary, step=Step.PROVISION, what=row.remedy)
     bad = [check for check in row.checks if check.status in (CheckStatus.FAIL, CheckStatus.WARN)]

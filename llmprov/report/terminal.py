@@ -130,9 +130,10 @@ def _plan_of(row: HostReport) -> list[RenderableType]:
     if not row.plan.pending:
         return [Text.assemble(name, ": as declared"), *_warnings(row)]
     colours = {Kind.INSTALL: "green", Kind.REMOVE: "red"}
-    actions = [
-        Text("  " + plain(figures.action_line(a)), style=colours.get(a.kind, "yellow")) for a in row.plan.pending
-    ]
+    actions = []
+    for action in row.plan.pending:
+        actions.append(Text("  " + plain(figures.action_line(action)), style=colours.get(action.kind, "yellow")))
+        actions += [Text(f"      {plain(line, 500)}", style="dim") for line in action.details]
     return [Text.assemble(name), *actions, *_warnings(row)]
 
 

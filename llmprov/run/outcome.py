@@ -90,7 +90,7 @@ def _by_checks(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgem
         waits, kept = f"waits for a reboot: {reboot[0].why}", entry.kept_from_reboot
         if kept:
             return Status.PENDING, f"{waits}; not rebooted: {kept}", "mend that, then allow the reboot again"
-        return Status.PENDING, waits, "allow the reboot: `llmprov provision -i INVENTORY --reboot`"
+        return Status.PENDING, waits, "allow the reboot: `llmprov provision -i INVENTORY --reboot`, one host at a time"
     if status is Status.PASS:
         return status, "", ""
     summary = "; ".join(check.summary or check.id for check in worst[:3])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from llmprov.lab import Fleet
+from tests.conftest import LLMPROV, ROOT
 from tests.lab import nvidia_repository
 from tests.lab.conftest import Lab
 from tests.lab.nvidia_repository import RELEASE
@@ -50,6 +53,27 @@ def versions(lab):
 
 def held(lab):
     return sorted(lab.sh("pkg1", "apt-mark showhold").split())
+
+
+ROCKY = 'printf \'ID="rocky"\\nVERSION_ID="9.4"\\nPRETTY_NAME="Rocky Linux 9.4"\\n\' > /etc/os-release'
+
+
+def test_the_plan_of_a_mixed_fleet_reads_as_in_the_docs(lab, tmp_path):
+    told = (ROOT / "docs/drivers.md").read_text().split("```")[1].strip()
+    hosts = {
+        "b200": lab.of("pkg3")["pkg3"],
+        "h100": lab.of("pkg1")["pkg1"],
+        "v100": {**lab.of("pkg2")["pkg2"], "nvidia_driver_branch": "595"},
+    }
+    lab.sh("pkg3", f"cp -L /etc/os-release /root/ && rm /etc/os-release && {ROCKY}")
+    # Without the switch, and without the kernel whose headers are asked for by name.
+    lab.sh("pkg1", f"echo 0 > /var/lib/llmprov-lab/pci/0000:02:00.0/class; rm /boot/vmlinuz-{RELEASE}")
+    about = {"nvidia_driver_state": "present", "venv_state": "absent", "pytorch_state": "absent"}
+    inventory = lab.inventory(tmp_path / "hosts.yml", hosts, **about)
+    done = subprocess.run([LLMPROV, "plan", "-i", inventory], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    lab.sh("pkg3", "cp /root/os-release /etc/os-release")
+    lab.sh("pkg1", f"echo 0x068000 > /var/lib/llmprov-lab/pci/0000:02:00.0/class; touch /boot/vmlinuz-{RELEASE}")
+    assert done.stdout.strip() == told
 
 
 def test_the_newest_version_that_all_have_is_taken_moved_and_gone_again(lab, llmprov, pkg1):

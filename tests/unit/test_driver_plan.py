@@ -55,7 +55,11 @@ def test_a_host_without_a_gpu_needs_none():
 
 def test_a_bare_host_gets_modules_libraries_and_headers():
     action, told, refused = driver_plan.decide(declared(), "", bare())
-    assert (action.kind, action.after, refused) == (Kind.INSTALL, "535 (proprietary)", [])
+    assert (action.kind, action.after, refused) == (
+        Kind.INSTALL,
+        "535, proprietary modules, the distribution's archive",
+        [],
+    )
     assert (told.headers, told.packages, told.held) == (("linux-headers-amd64",), NAMES, NAMES)
     # The daemon is built from a source of its own, and has a version of its own.
     assert told.of_one_version == NAMES[:-1]

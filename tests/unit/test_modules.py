@@ -259,3 +259,68 @@ def test_a_folder_that_somebody_else_made_is_not_trusted(verify, tmp_path, work)
     os.chown(folder, 65534, 65534)
     with pytest.raises(OSError, match="somebody else's"):
         getattr(verify, work)(*([soak("")] if work == "start" else []), folder)
+
+
+# -- the driver's modules ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def driver_module(host, monkeypatch):
+    """Load a module of the role nvidia_driver, with the shared code under the name that Ansible gives it."""
+    package = types.ModuleType("ansible.module_utils.llmprov_host")
+    package.__dict__.update(host.__dict__)
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    return lambda name: load(name, ROOT / f"roles/nvidia_driver/library/{name}.py")
+
+
+def test_a_failed_build_is_told_by_its_newest_log_alone(driver_module, tmp_path, monkeypatch):
+    dkms = driver_module("llmprov_dkms")
+    monkeypatch.setattr(dkms, "LOGS", (str(tmp_path / "*/make.log"),))
+    assert dkms.reason(0) == ""
+    for number, text in enumerate(("x.c:1:1: error: old", "CC x.o\ny.c:2:2: error: new\nmake: *** [y.o] Error 1"), 1):
+        (tmp_path / str(number)).mkdir()
+        log = tmp_path / str(number) / "make.log"
+        log.write_text(f"DKMS make.log for nvidia-580 for kernel 6.1.0-{number}-amd64 (x86_64)\n{text}\n")
+        os.utime(log, (number * 100, number * 100))
+    told = "the module cannot be built for the kernel 6.1.0-2-amd64: y.c:2:2: error: new"
+    assert dkms.reason(0) == f"{told}; all of it: {tmp_path}/2/make.log"
+    # Of an older try: it says nothing of this one.
+    assert dkms.reason(201) == ""
+    log.write_text("all went well\n")
+    assert dkms.reason(0) == ""
+
+
+def test_what_users_install_between_two_installations_stays_theirs(driver_module, tmp_path, monkeypatch):
+    record, path = driver_module("llmprov_package_record"), str(tmp_path / "state/record.json")
+    there = {"base"}
+    monkeypatch.setattr(record, "installed", lambda: set(there))
+
+    def run(name, *brings):
+        record.remember(path, record.read_json(path) or {}, "begun")
+        there.update(brings)
+        if name == "whole":
+            record.remember(path, record.read_json(path), "complete")
+
+    run("whole", "driver-1", "libs-1")
+    there.add("htop")
+    run("interrupted", "driver-2")
+    run("whole", "libs-2")
+    assert record.read_json(path) == {"brought": ["driver-1", "driver-2", "libs-1", "libs-2"]}
+
+
+def test_versions_are_compared_by_their_numbers(driver_module):
+    pin = driver_module("llmprov_apt_pin")
+    assert pin.upstream("2:580.95.05-0ubuntu1") == "580.95.05"
+    assert max(["580.95.05", "580.105.08", "580.9.1"], key=pin.key) == "580.105.08"
+
+
+def test_dnfs_list_of_what_it_leaves_alone_names_the_drivers_packages(driver_module, tmp_path, monkeypatch):
+    observe = load("llmprov_observe", ROOT / "roles/preflight/library/llmprov_observe.py")
+    listed = tmp_path / "versionlock.list"
+    listed.write_text(
+        "# Added lock on Mon Nov 23 2026\nnvidia-driver-cuda-3:580.95.05-1.el9.*\nkmod-nvidia-open-dkms-3:580.95.05-1.el9.*\n"
+        "kernel-5.14.0-427.el9.*\n!nvidia-excluded-0:1-1.*\n"
+    )
+    monkeypatch.setattr(observe, "VERSION_LOCKS", str(listed))
+    monkeypatch.setattr(observe.shutil, "which", lambda name: None)
+    assert observe.held_packages() == ["nvidia-driver-cuda", "kmod-nvidia-open-dkms"]

@@ -2,8 +2,8 @@
 # Install the Debian packages that a lab needs, or that the tests of services do: those that are missing and no others.
 set -eu
 case $1 in
-  lab) wanted="gnupg iproute2 mmdebstrap nftables openssh-client sshpass systemd-container" ;;
-  tests) wanted="chromium postgresql" ;;
+  lab) wanted="iproute2 mmdebstrap nftables openssh-client sshpass systemd-container" ;;
+  tests) wanted="chromium gnupg postgresql" ;;
   *) echo "usage: packages.sh lab|tests" >&2; exit 2 ;;
 esac
 missing=""

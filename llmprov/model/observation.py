@@ -83,8 +83,9 @@ class Driver(HostRecord):
     persistence_daemon: Literal["running", "stopped", "absent"] = "absent"
     #: Packages of the driver that are held against upgrades.
     held: Annotated[list[Text], Field(max_length=200)] = []
-    #: Processes that have an NVIDIA device open; None where not all of them could be looked at.
-    processes: int | None = None
+    #: Programs that have an NVIDIA device open, as `NAME (PID)`, without NVIDIA's own daemons; None where not all of
+    #: them could be looked at.
+    users: Annotated[list[Text], Field(max_length=100)] | None = None
 
 
 class EnvironmentRecord(HostRecord):
@@ -189,6 +190,8 @@ class Observation(HostRecord):
     clock_skew_s: Number | None = None
     clock_uncertainty_s: Number | None = None
     package_lock_held: bool | None = None
+    #: Whether dpkg was stopped in the middle of its work, by a power cut say: it then refuses any other.
+    packages_interrupted: bool = False
     reboot_pending: bool = False
     boot_id: Text | None = None
 

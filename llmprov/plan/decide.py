@@ -6,6 +6,7 @@ from llmprov.knowledge import driver_floor
 from llmprov.model import Action, Desired, EnvironmentSpec, Kind, Observation, Plan, Refusal
 from llmprov.plan import conda, driver, driver_plan, environment, host, jupyter, specs, wheel
 from llmprov.plan.driver_choice import installed_version, source_of
+from llmprov.plan.driver_packages import Driver
 from llmprov.plan.environment import Change
 
 
@@ -38,9 +39,7 @@ def decide(desired: Desired, seen: Observation) -> Plan:
     )
 
 
-def planned_driver(
-    desired: Desired, seen: Observation
-) -> tuple[Action | None, driver_plan.Driver | None, list[Refusal]]:
+def planned_driver(desired: Desired, seen: Observation) -> tuple[Action | None, Driver | None, list[Refusal]]:
     """What is done about the driver, with what, and what is refused."""
     tag = desired.pytorch.variant
     named = desired.pytorch.state == "present" and tag.startswith("cu")

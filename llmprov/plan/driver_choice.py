@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
-from llmprov.knowledge import BRANCHES, Branch, DriverSource, Gpu, driver_sources, gpu_by_id
+from llmprov.knowledge import BRANCHES, Branch, DriverSource, Gpu, driver_sources, fabric_needs, gpu_by_id
 from llmprov.model import Observation, Refusal
 from llmprov.plan.driver import upstream
 
@@ -52,7 +52,7 @@ def choose(wanted: Wanted, seen: Observation) -> Choice | Refusal | None:
     gpus = [gpu for gpu in known if gpu is not None]
     if not gpus or len(gpus) < len(known):
         return None
-    fitting = [choice for choice in _offered(wanted, seen) if _problem(choice, gpus, wanted) is None]
+    fitting = [choice for choice in _offered(wanted, seen) if _problem(choice, gpus, wanted, seen) is None]
     there = installed(seen)
     if there in fitting:
         return there
@@ -60,7 +60,9 @@ def choose(wanted: Wanted, seen: Observation) -> Choice | Refusal | None:
 
 
 def sources(seen: Observation) -> list[DriverSource]:
-    """The repositories for a host's system."""
+    """The repositories for a host's system; none for one, or a machine, that the tables do not know."""
+    if seen.os.architecture not in ("x86_64", "aarch64"):
+        return []
     version = seen.os.version_id if seen.os.id == "ubuntu" else seen.os.version_id.split(".")[0]
     return driver_sources(seen.os.id, version)
 
@@ -88,6 +90,18 @@ def installed_version(choice: Choice, source: DriverSource, seen: Observation) -
     """
     name = (source.libraries if source.signed else source.modules[choice.flavour])[0]
     return upstream(seen.driver.packages.get(fill(name, choice), ""))
+
+
+def has_fabric(seen: Observation) -> bool:
+    """Whether GPUs are joined by switches, which need a fabric manager of the driver's version."""
+    return any(device.kind == "nvswitch" for device in seen.devices) or bool(fabric_packages(seen))
+
+
+def fabric_packages(seen: Observation) -> list[str]:
+    """What a fabric manager needs beside itself, for GPUs whose switches are no PCI devices of NVIDIA's."""
+    known = [gpu_by_id(device.device_id) for device in seen.gpus]
+    needs = {fabric_needs(gpu.arch) for gpu in known if gpu and gpu.nvlinks}
+    return sorted(need for need in needs if need)
 
 
 def fill(name: str, choice: Choice, **about: str) -> str:
@@ -119,7 +133,7 @@ def _rank(branch: Branch) -> tuple[int, int]:
     return KINDS.index(branch.kind), -int(branch.name)
 
 
-def _problem(choice: Choice, gpus: Iterable[Gpu], wanted: Wanted) -> tuple[str, str] | None:
+def _problem(choice: Choice, gpus: Iterable[Gpu], wanted: Wanted, seen: Observation) -> tuple[str, str] | None:
     """The two things that do not fit, or None."""
     number = int(choice.branch)
     for gpu in gpus:
@@ -132,6 +146,11 @@ def _problem(choice: Choice, gpus: Iterable[Gpu], wanted: Wanted) -> tuple[str, 
             return f"the driver branch {number}", f"the GPU {gpu.name}, whose last branch is {gpu.last_branch}"
         if gpu.first_branch is not None and number < gpu.first_branch:
             return f"the driver branch {number}", f"the GPU {gpu.name}, whose first branch is {gpu.first_branch}"
+    if has_fabric(seen) and not source_of(choice, seen).fabric_manager:
+        return (
+            "a driver from the distribution's archive",
+            "the host's NVSwitches, whose fabric manager it does not have",
+        )
     # A branch is as new as its last release: without a version only its number can be held against the floor.
     too_old = Version(wanted.version) < Version(wanted.floor) if wanted.version and wanted.floor else False
     if too_old or (wanted.floor and number < Version(wanted.floor).major):
@@ -149,7 +168,7 @@ def _refusal(wanted: Wanted, seen: Observation, gpus: list[Gpu]) -> Refusal:
             remedy="install the driver by hand, and leave nvidia_driver_state at `unmanaged`",
         )
     free = Wanted(floor=wanted.floor)
-    nearest = next((c for c in _offered(free, seen, free=True) if _problem(c, gpus, free) is None), None)
+    nearest = next((c for c in _offered(free, seen, free=True) if _problem(c, gpus, free, seen) is None), None)
     remedy = (
         f"take {nearest.sentence()}" if nearest else "no driver fits all of it: part the GPUs, or want an older CUDA"
     )
@@ -160,7 +179,7 @@ def _refusal(wanted: Wanted, seen: Observation, gpus: list[Gpu]) -> Refusal:
         told = ", ".join(v for v in (wanted.branch, wanted.flavour, wanted.repository) if v != "auto")
         this, that = f"the driver that is asked for ({told})", "what the repositories have for this system"
     else:
-        problem = _problem(asked, gpus, wanted)
+        problem = _problem(asked, gpus, wanted, seen)
         assert problem is not None
         this, that = problem
     return Refusal(component="nvidia_driver", this=this, that=that, remedy=remedy)

@@ -14,12 +14,13 @@ def due(desired: Desired, seen: Observation) -> bool:
 
 def kept(desired: Desired, seen: Observation) -> str:
     """Why a host is not rebooted though its driver waits for it; empty where it may be."""
-    users = seen.driver.processes
+    users = seen.driver.users
     path = desired.verify.env_path
     if users is None and not desired.nvidia_driver.reboot_busy:
         return "it could not be told whether programs use its GPUs (that takes root)"
     if users and not desired.nvidia_driver.reboot_busy:
-        return f"{users} program{'s use' if users > 1 else ' uses'} its GPUs"
+        named = ", ".join(users[:3]) + (f" and {len(users) - 3} more" if len(users) > 3 else "")
+        return f"programs use its GPUs: {named}"
     if "torch" not in seen.environment(path).packages:
         return f"{path} has no PyTorch, and nothing could show afterwards that its GPUs compute"
     return ""

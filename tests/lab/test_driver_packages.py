@@ -15,8 +15,10 @@ from tests.lab.nvidia_repository import RELEASE
 ADDRESSES = "10.77.37.0/24"
 PACKAGES = "dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n' | sort"
 VERSIONS = "dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\\n' 'nvidia-*' | grep ^.i || true"
-LEFT = "find /etc /usr/lib/systemd /var/lib/llmprov -name '*nvidia*' -o -name 'llmprov-*' || true"
-DECLARED = ("-t", "nvidia_driver", "--no-verify", "-e", "nvidia_driver_state=present")
+#: What lies on the host, but for logs, caches, and what apt, dpkg and systemd write down for themselves.
+FILES = "find / -xdev -regextype posix-extended -regex '/(proc|sys|run|tmp|srv|home|root|var/(lib/(dpkg|apt|systemd)|cache|log|tmp))' "
+FILES += "-prune -o -name __pycache__ -prune -o -print | sort"
+DECLARED = ("-t", "preflight,nvidia_driver", "--no-verify", "-e", "nvidia_driver_state=present")
 MIRROR = ("-e", "nvidia_driver_mirror=http://127.0.0.1:8000")
 FOUR = ("nvidia-driver-cuda", "nvidia-fabricmanager", "nvidia-kernel-open-dkms", "nvidia-persistenced")
 
@@ -77,7 +79,9 @@ def test_the_plan_of_a_mixed_fleet_reads_as_in_the_docs(lab, tmp_path):
 
 
 def test_the_newest_version_that_all_have_is_taken_moved_and_gone_again(lab, llmprov, pkg1):
-    before = lab.sh("pkg1", PACKAGES)
+    before, files = lab.sh("pkg1", PACKAGES), lab.sh("pkg1", FILES)
+    ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "--check")
+    assert (ran.row("pkg1")["failures"], lab.sh("pkg1", PACKAGES)) == ([], before)
     ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "-e", "nvidia_driver_cuda_toolkit=12.8")
     assert ran.code == 0, ran.row("pkg1")["summary"]
     # The libraries of 580.126.09 are there already, and their modules are not.
@@ -106,8 +110,9 @@ def test_the_newest_version_that_all_have_is_taken_moved_and_gone_again(lab, llm
     assert ran.code == 0, ran.row("pkg1")["summary"]
     assert lab.sh("pkg1", PACKAGES).replace("ii  hello\n", "") == before
     assert held(lab) == []
-    assert lab.sh("pkg1", LEFT).strip() == ""
+    # But for what the stand-in for DKMS built, and what was the user's.
     lab.sh("pkg1", f"rm -rf /lib/modules/{RELEASE}/updates; apt-get -q -y purge hello >/dev/null")
+    assert lab.sh("pkg1", FILES).splitlines() == files.splitlines()
 
 
 def test_a_version_that_the_repository_does_not_have_is_told_with_those_it_has(lab, llmprov, pkg1):
@@ -161,6 +166,23 @@ def test_a_lock_that_is_held_for_ever_is_named(lab, llmprov, pkg1):
     assert set(versions(lab).values()) == {"580.105.08-1"}
     ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "-e", "nvidia_driver_branch=580.95.05")
     assert ran.code == 0, ran.row("pkg1")["summary"]
+
+
+def test_a_power_cut_in_the_middle_of_an_installation_is_made_good(lab, llmprov, pkg1):
+    build = "mkdir -p /tmp/slow/DEBIAN; cd /tmp/slow/DEBIAN; printf 'Package: slow\\nVersion: 1\\nArchitecture: all\\n"
+    build += (
+        "Maintainer: A <a@example.org>\\nDescription: none\\n' > control; printf '#!/bin/sh\\ntest -e /tmp/fast || "
+    )
+    build += "{ touch /tmp/here; sleep 600; }\\n' > postinst; chmod 755 postinst; dpkg-deb -b /tmp/slow /tmp/slow.deb >/dev/null"
+    lab.sh("pkg1", build)
+    lab.sh("pkg1", "systemd-run -q --unit=install dpkg -i /tmp/slow.deb")
+    wait = "timeout 60 sh -c 'until test -e /tmp/here; do sleep 0.1; done'"  # a poll with a deadline
+    lab.sh("pkg1", f"{wait}; systemctl kill -s KILL install; touch /tmp/fast")
+    assert "was interrupted" in lab.sh("pkg1", "apt-get -q -y install hello 2>&1 || true")
+    ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "-e", "nvidia_driver_branch=580.105.08")
+    assert ran.code == 0, ran.row("pkg1")["summary"]
+    assert set(versions(lab).values()) == {"580.105.08-1"}
+    assert lab.sh("pkg1", "dpkg-query -W -f '${db:Status-Abbrev}' slow").strip() == "ii"
 
 
 def test_what_no_gpu_can_have_is_refused_and_nothing_is_touched(lab, llmprov, tmp_path):

@@ -71,7 +71,7 @@ def checks(ran, host):
 
 
 def test_sound_hosts_of_a_kind_compute_the_same_and_a_poisoned_one_is_outvoted(
-    provisioned, llmprov, poisoned, tmp_path
+    provisioned, as_declared, llmprov, poisoned, tmp_path
 ):
     # Under two names the sound host has two votes: three make a majority.
     hosts = provisioned.of("test1", "test2")

@@ -217,6 +217,28 @@ def test_signed_modules_need_no_key_of_the_hosts_own():
     assert "Secure Boot" in refusal.that
 
 
+def test_switches_want_a_repository_that_has_their_fabric_manager():
+    switch = {"address": "0000:05:00.0", "device_id": "22a3", "kind": "nvswitch"}
+    seen = observed(devices=[gpu("2330"), switch])
+    _, told, (refused,) = driver_plan.decide(declared(), "", seen)
+    assert told is None
+    assert refused.that == "the host's NVSwitches, whose fabric manager it does not have"
+    assert "from NVIDIA's repository" in refused.remedy
+    _, told, _ = driver_plan.decide(declared(repository="auto"), "", seen)
+    assert "nvidia-fabricmanager" in told.packages
+    assert "nvidia-fabricmanager" in told.services
+    # An older branch calls it by another name.
+    _, told, _ = driver_plan.decide(declared(repository="nvidia", branch="570"), "", seen)
+    assert "nvidia-fabricmanager-570" in told.packages
+
+
+def test_a_machine_that_no_repository_has_is_refused_by_name():
+    seen = observed(devices=[gpu("2330")], os={"id": "debian", "version_id": "12", "architecture": "ppc64le"})
+    _, told, (refused,) = driver_plan.decide(declared(repository="auto"), "", seen)
+    assert told is None
+    assert "no repository" in refused.that
+
+
 def test_headers_are_asked_for_where_the_kernel_that_boots_has_none():
     old = {"release": "6.1.0-9-amd64", "bootable": True}
     seen = observed(devices=[gpu("2330")], kernels=[old, {"release": "6.1.0-40-amd64", "bootable": True}])

@@ -22,14 +22,14 @@ def wanted(**more):
     )
 
 
-def host(loaded=None, devices=CARDS, processes=0, packages=None, **more):
+def host(loaded=None, devices=CARDS, users=(), packages=None, **more):
     driver = {
         "module_version": loaded,
         "package_name": NAMES[0],
         "package_version": f"{VERSION}-1",
         "packages": dict.fromkeys(NAMES, f"{VERSION}-1"),
         "held": list(NAMES),
-        "processes": processes,
+        "users": users if users is None else list(users),
         **more,
     }
     kernels = [{"release": "6.1.0-40-amd64", "bootable": True, "nvidia_module": True, "headers": True}]
@@ -49,9 +49,9 @@ def test_only_a_host_whose_driver_waits_is_due():
     ("seen", "why"),
     [
         (host(), ""),
-        (host(processes=1), "1 program uses its GPUs"),
-        (host(processes=7), "7 programs use its GPUs"),
-        (host(processes=None), "could not be told"),
+        (host(users=["python3 (7)"]), "programs use its GPUs: python3 (7)"),
+        (host(users=[f"python3 ({pid})" for pid in range(5)]), "python3 (0), python3 (1), python3 (2) and 2 more"),
+        (host(users=None), "could not be told"),
         (host(packages={}), "/opt/llmprov/envs/llm has no PyTorch"),
     ],
 )
@@ -62,8 +62,8 @@ def test_a_host_is_left_alone_while_its_gpus_are_used_or_nothing_could_prove_it(
 
 
 def test_programs_are_ended_only_where_that_is_declared():
-    for processes in (3, None):
-        assert reboot.kept(wanted(reboot_busy=True), host(processes=processes)) == ""
+    for users in (["python3 (7)"], None):
+        assert reboot.kept(wanted(reboot_busy=True), host(users=users)) == ""
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,12 @@ def test_a_host_that_is_lost_in_its_reboot_is_unreachable_for_that_reason():
 def test_a_host_in_use_is_pending_and_says_so():
     book = ledger("a")
     book.fold("converge", planned("a"))
-    book.fold("reboot", planned("a", processes=2))
+    book.fold("reboot", planned("a", users=["python3 (7)"]))
     row = end(book, a=None)["a"]
-    assert (row.status, row.summary.endswith("not rebooted: 2 programs use its GPUs")) == (Status.PENDING, True)
+    assert (row.status, row.summary.endswith("not rebooted: programs use its GPUs: python3 (7)")) == (
+        Status.PENDING,
+        True,
+    )
 
 
 def test_reboots_come_after_all_hosts_were_converged_and_before_any_is_verified():

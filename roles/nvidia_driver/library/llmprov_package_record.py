@@ -17,6 +17,7 @@ description: Debian's own records do not tell what was there before; a host shou
 options:
   path: {type: path, required: true, description: Where it is remembered.}
   state: {type: str, choices: [begun, complete, absent], required: true, description: Before, after, or gone again.}
+  folders: {type: list, elements: str, default: [], description: "Folders that go again if they came."}
   lock_timeout_s: {type: int, default: 600, description: "How long to wait for another package manager, in seconds."}
 author: [llmprov]
 """
@@ -36,15 +37,27 @@ def write(path, record):
     os.replace(path + ".new", path)
 
 
-def remember(path, record, state):
+def remember(path, record, state, folders=()):
     """What is there before and after each installation: what users install in between is theirs."""
     if state == "begun":
         # One that was interrupted began with what is noted there.
         before = record.get("before") or sorted(installed())
-        write(path, {"brought": record.get("brought", []), "before": before})
+        made = record.get("made") or [folder for folder in folders if not os.path.isdir(folder)]
+        write(path, {"brought": record.get("brought", []), "before": before, "made": made})
     else:
         came = installed() - set(record.get("before") or installed())
-        write(path, {"brought": sorted(came | set(record.get("brought", [])))})
+        brought = sorted(came | set(record.get("brought", [])))
+        write(path, {"brought": brought, "made": record.get("made", [])})
+
+
+def forget(path, record):
+    """Remove the record, its folder, and the folders that were made: those that are empty."""
+    os.unlink(path)
+    for folder in [*record.get("made", []), os.path.dirname(path)]:
+        try:
+            os.rmdir(folder)
+        except OSError:
+            continue
 
 
 def purge(module, record):
@@ -73,6 +86,7 @@ def main():
         argument_spec={
             "path": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["begun", "complete", "absent"], "required": True},
+            "folders": {"type": "list", "elements": "str", "default": []},
             "lock_timeout_s": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
@@ -82,14 +96,10 @@ def main():
     if state == "absent":
         changed = record is not None and purge(module, record)
         if record is not None and not module.check_mode:
-            os.unlink(path)
-            try:
-                os.rmdir(os.path.dirname(path))
-            except OSError:
-                pass  # something else is remembered there
+            forget(path, record)
         module.exit_json(changed=changed or record is not None)
     if not module.check_mode:
-        remember(path, record or {}, state)
+        remember(path, record or {}, state, module.params["folders"])
     # Bookkeeping: what changes the host are the tasks between.
     module.exit_json(changed=False)
 

@@ -211,18 +211,23 @@ def held_packages():
     return [name for name in names if "nvidia" in name]
 
 
-def gpu_processes():
-    """How many processes have an NVIDIA device open; None where this account may not look into all of them."""
+#: NVIDIA's own daemons, which keep devices open as long as they run, by the 15 letters that the kernel keeps of a name.
+DAEMONS = ("nvidia-persiste", "nv-fabricmanage", "nv-hostengine", "dcgm-exporter", "nvidia-powerd", "nvidia-imex")
+
+
+def gpu_users():
+    """Programs that have an NVIDIA device open, as `NAME (PID)`; None where this account may not look into all."""
     if os.geteuid() != 0:
         return None
-    users = set()
+    users = {}
     for path in glob.glob("/proc/[0-9]*/fd/*"):
         try:
             if os.readlink(path).startswith("/dev/nvidia"):
-                users.add(path.split("/")[2])
+                pid = path.split("/")[2]
+                users[int(pid)] = read("/proc/%s/comm" % pid)
         except OSError:
             continue  # it ended meanwhile
-    return len(users)
+    return ["%s (%d)" % (name, pid) for pid, name in sorted(users.items()) if name not in DAEMONS][:100]
 
 
 def driver(gpus):
@@ -235,7 +240,7 @@ def driver(gpus):
         "module_key_enrolled": module_key_enrolled(),
         "fabric_manager_version": fabric_manager_version(),
         "held": held_packages(),
-        "processes": gpu_processes(),
+        "users": gpu_users(),
     }
     return {
         **(more if gpus or name else {}),
@@ -356,6 +361,7 @@ def observe(env_paths, conda_prefix_path, uv_path, kernel_folders):
         "cpu_count": os.cpu_count(),
         "cpu_model": cpu_model(),
         "package_lock_held": lock_held(),
+        "packages_interrupted": bool(glob.glob("/var/lib/dpkg/updates/[0-9]*")),
         "reboot_pending": os.path.exists("/run/reboot-required"),
         "boot_id": read("/proc/sys/kernel/random/boot_id") or None,
         "clock_unix_s": time.time(),

@@ -277,7 +277,9 @@ def test_a_failed_build_is_told_by_its_newest_log_alone(driver_module, tmp_path,
     dkms = driver_module("llmprov_dkms")
     monkeypatch.setattr(dkms, "LOGS", (str(tmp_path / "*/make.log"),))
     assert dkms.reason(0) == ""
-    for number, text in enumerate(("x.c:1:1: error: old", "CC x.o\ny.c:2:2: error: new\nmake: *** [y.o] Error 1"), 1):
+    for number, text in enumerate(
+        ("x.c:1:1: error: old", "gcc -Wno-error=format -c x.c\ny.c:2:2: error: new\nmake: *** [y.o] Error 1"), 1
+    ):
         (tmp_path / str(number)).mkdir()
         log = tmp_path / str(number) / "make.log"
         log.write_text(f"DKMS make.log for nvidia-580 for kernel 6.1.0-{number}-amd64 (x86_64)\n{text}\n")
@@ -286,6 +288,8 @@ def test_a_failed_build_is_told_by_its_newest_log_alone(driver_module, tmp_path,
     assert dkms.reason(0) == f"{told}; all of it: {tmp_path}/2/make.log"
     # Of an older try: it says nothing of this one.
     assert dkms.reason(201) == ""
+    log.write_text("ERROR: modpost: GPL-incompatible module nvidia.ko uses GPL-only symbol\n")
+    assert "cannot be built: ERROR: modpost: GPL-incompatible" in dkms.reason(0)
     log.write_text("all went well\n")
     assert dkms.reason(0) == ""
 

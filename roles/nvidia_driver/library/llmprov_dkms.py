@@ -25,6 +25,8 @@ author: [llmprov]
 LOGS = ("/var/lib/dkms/nvidia*/*/build/make.log", "/var/lib/dkms/nvidia*/*/*/*/log/make.log")
 RECORD = "/var/lib/llmprov/nvidia_driver.json"
 KERNEL = re.compile(r"for kernel:? (\S+)")
+#: `nv.c:411:9: error: ...`, `ERROR: modpost: ...`, `make: *** ...`; no compiler's flag such as -Wno-error=format.
+COMPLAINT = re.compile(r"(^|: )(fatal )?error: |\*\*\* ", re.I)
 
 
 def reason(since):
@@ -34,7 +36,7 @@ def reason(since):
     if not logs:
         return ""
     text = read(logs[-1])
-    complaints = [line.strip() for line in text.splitlines() if re.search(r"\berror\b|\*\*\* ", line, re.I)]
+    complaints = [line.strip() for line in text.splitlines() if COMPLAINT.search(line)]
     if not complaints:
         return ""
     kernel = KERNEL.search(text)

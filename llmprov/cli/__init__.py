@@ -7,7 +7,7 @@ import sys
 import typer
 
 from llmprov import __version__
-from llmprov.cli import _common, history, lab, plan, provision, report, verify
+from llmprov.cli import _common, check, history, lab, plan, provision, report, verify
 from llmprov.errors import LlmprovError
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(lab.app, name="lab")
-for module in (plan, provision, verify, report):
+for module in (check, plan, provision, verify, report):
     module.register(app)
 app.add_typer(history.app, name="history")
 

@@ -55,7 +55,11 @@ class Target:
         if jump == "none":
             return ""
         *through, last = jump.split(",")
-        words = [self.executable, "-o", "BatchMode=yes", *(["-J", ",".join(through)] if through else [])]
+        # As OpenSSH does it: the jump host is told the same file of settings, and nothing else.
+        at = self.arguments.index("-F") if "-F" in self.arguments else None
+        settings_file = self.arguments[at : at + 2] if at is not None else ()
+        words = [self.executable, *settings_file, "-o", "BatchMode=yes"]
+        words += ["-J", ",".join(through)] if through else []
         hostname = self.first("hostname", self.alias)
         return shlex.join([*words, "-W", f"[{hostname}]:{self.port}", last.removeprefix("ssh://")])
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console, RenderableType
 
+from llmprov.errors import UsageError
 from llmprov.model import FleetReport
 from llmprov.report import document, terminal
 from llmprov.report.compare import EFFECT
@@ -45,6 +46,10 @@ HistoryOption = Annotated[
         metavar="FILE|URL|off",
         help="Where runs are remembered: $LLMPROV_HISTORY, else a file in your data directory.",
     ),
+]
+RetryOption = Annotated[
+    str | None,
+    typer.Option("--retry", metavar="RUN", help="Only the hosts that did not pass in an earlier run."),
 ]
 EFFECT_PERCENT = 100 * EFFECT
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 for inconclusive hosts too.")]
@@ -173,10 +178,15 @@ def run_and_show(
     show: Callable[[FleetReport], RenderableType] = terminal.fleet_table,
     strict: bool = False,
     judge: Judging = Judging(),  # noqa: B008 - frozen
+    again: str | None = None,
 ) -> None:
     """Run, print the result, and exit with the run's code."""
     console = err()
-    done = session.run(work, options, lambda ledger: progress_for(console, ledger, quiet=as_json), runs, strict, judge)
+    if again is not None and options.limit is not None:
+        raise UsageError("--retry chooses the hosts by itself: leave --limit out")
+    done = session.run(
+        work, options, lambda ledger: progress_for(console, ledger, quiet=as_json), runs, strict, judge, again
+    )
     fleet = done.fleet
     for text in done.complaints:
         complain(text)

@@ -25,6 +25,7 @@ def provision(
         typer.Option("--reboot", help="Reboot hosts whose driver waits for it: one at a time, none after a failure."),
     ] = False,
     strict: _common.StrictOption = False,
+    retry: _common.RetryOption = None,
     baseline: _common.BaselineOption = None,
     effect: _common.EffectOption = _common.EFFECT_PERCENT,
     history: _common.HistoryOption = None,
@@ -36,4 +37,4 @@ def provision(
     if reboot and not options.check:
         work = work.with_reboots()
     judge = _common.judging(baseline, effect, history)
-    _common.run_and_show(work, options, runs, as_json, strict=strict, judge=judge)
+    _common.run_and_show(work, options, runs, as_json, strict=strict, judge=judge, again=retry)

@@ -39,6 +39,7 @@ def verify(
     ] = None,
     stop: Annotated[bool, typer.Option("--stop", help="End the soak that runs, and take what it measured.")] = False,
     strict: _common.StrictOption = False,
+    retry: _common.RetryOption = None,
     baseline: _common.BaselineOption = None,
     effect: _common.EffectOption = _common.EFFECT_PERCENT,
     history: _common.HistoryOption = None,
@@ -54,4 +55,4 @@ def verify(
     if more:
         options = dataclasses.replace(options, extra_vars=(*options.extra_vars, json.dumps(more)))
     judge = _common.judging(baseline, effect, history)
-    _common.run_and_show(session.VERIFY, options, runs, as_json, strict=strict, judge=judge)
+    _common.run_and_show(session.VERIFY, options, runs, as_json, strict=strict, judge=judge, again=retry)

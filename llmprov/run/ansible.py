@@ -145,6 +145,8 @@ class Inventory:
 
     hosts: dict[str, list[str]]
     selected: list[str]
+    #: Host -> its variables, as the inventory has them: not filled in, and vaulted ones still locked.
+    variables: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def load_inventory(options: Options) -> Inventory:
@@ -157,21 +159,21 @@ def load_inventory(options: Options) -> Inventory:
         if "," not in source and not Path(source).exists():
             raise UsageError(f"there is no inventory at {source}: give an existing file or directory with -i")
     _require_files(options)
-    everything = _list_inventory(options, None)
+    everything, variables = _list_inventory(options, None)
     if not everything:
         where = ", ".join(options.inventory)
         if not where:
             raise UsageError("no inventory was given: name one with -i, such as `-i inventory/lab.yml`")
         raise UsageError(f"the inventory {where} has no hosts: add some, or name another with -i")
     if options.limit is None:
-        return Inventory(everything, list(everything))
-    selected = list(_list_inventory(options, _absolute_at(options.limit)))
+        return Inventory(everything, list(everything), variables)
+    selected = list(_list_inventory(options, _absolute_at(options.limit))[0])
     if not selected:
         raise UsageError(
             f"--limit {options.limit} matches none of the {len(everything)} hosts of the inventory: "
             f"they are {_some(list(everything))}"
         )
-    return Inventory(everything, selected)
+    return Inventory(everything, selected, variables)
 
 
 def _require_files(options: Options) -> None:
@@ -187,7 +189,8 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _list_inventory(options: Options, limit: str | None) -> dict[str, list[str]]:
+def _list_inventory(options: Options, limit: str | None) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
+    """(host -> its groups, host -> its variables), in the inventory's order."""
     argv = [
         "ansible-inventory",
         "--list",
@@ -208,8 +211,8 @@ def _list_inventory(options: Options, limit: str | None) -> dict[str, list[str]]
     if done.returncode != 0:
         raise UsageError(_inventory_problem(done.stderr, options.inventory))
     listing: dict[str, Any] = json.loads(done.stdout)
-    listing.pop("_meta", None)
-    return _hosts_with_groups(listing)
+    variables = listing.pop("_meta", {}).get("hostvars", {})
+    return _hosts_with_groups(listing), variables
 
 
 def _inventory_problem(stderr: str, sources: tuple[str, ...]) -> str:

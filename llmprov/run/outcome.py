@@ -39,7 +39,7 @@ CONNECTION_REMEDIES = (
 def judge(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:
     """The status of one host, one sentence why, and what to do next."""
     if not entry.selected:
-        return Status.NOT_SELECTED, "outside --limit", ""
+        return Status.NOT_SELECTED, "outside --limit or --retry", ""
     if entry.unreachable is not None:
         lost = next((f for f in entry.failures if f.stage == "reboot"), None)
         if lost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -13,7 +13,7 @@ from types import FrameType
 from llmprov.errors import Cancelled, LlmprovError, UsageError
 from llmprov.model import HostReport, RunInfo
 from llmprov.report.compare import Baseline
-from llmprov.run import ansible, outcome, reporting
+from llmprov.run import ansible, outcome, reporting, retry
 from llmprov.run.content import content_digest
 from llmprov.run.directory import RunDirectory
 from llmprov.run.ledger import Ledger, Stage
@@ -57,13 +57,14 @@ class Session:
         strict: bool = False,
         judging: Judging = Judging(),  # noqa: B008 - frozen
         baseline: Baseline | None = None,
+        inventory: ansible.Inventory | None = None,
     ) -> None:
         self.work, self.options, self.strict, self.judging, self.baseline = work, options, strict, judging, baseline
         self._progress_factory = progress
         self._current: ansible.PlaybookRun | None = None
         self._interrupts = 0
         began = time.monotonic()
-        self.inventory = ansible.load_inventory(options)
+        self.inventory = inventory or ansible.load_inventory(options)
         inventory_s = round(time.monotonic() - began, 3)
         self.ledger = Ledger(self.inventory.hosts, self.inventory.selected)
         self.errors: list[str] = []
@@ -93,6 +94,7 @@ class Session:
         self.info = self.info.model_copy(update={"id": directory.id if directory else "unsaved"})
         if directory:
             directory.write_run(self.info)
+            directory.write(retry.FILE, retry.declared(self.inventory, self.options).model_dump_json() + "\n")
             reporting.warm()
         progress = self._progress_factory(self.ledger)
         before = signal.signal(signal.SIGINT, self._interrupted)
@@ -109,7 +111,8 @@ class Session:
 
     def _run_steps(self, directory: RunDirectory | None, progress: Progress) -> None:
         forks = self.options.forks or ansible.default_forks(len(self.inventory.selected))
-        limit: list[str] | None = None if self.options.limit is None else self.inventory.selected
+        everything = len(self.inventory.selected) == len(self.inventory.hosts)
+        limit: list[str] | None = None if everything else self.inventory.selected
         for number, (stage, playbook) in enumerate(self.work.steps):
             if number:
                 limit = self.ledger.rebootable() if stage == "reboot" else self.ledger.reachable()
@@ -185,14 +188,21 @@ def run(
     runs: Path | None,
     strict: bool = False,
     judging: Judging = Judging(),  # noqa: B008 - frozen
+    again: str | None = None,
 ) -> Finished:
     """Run a command and return its report; without `runs` nothing is kept.
+
+    With `again`, the name of an earlier run, only those hosts are taken up that did not pass in it.
 
     Raises:
         LlmprovError: of the kinds that `llmprov.errors` names.
     """
     baseline = reporting.find_baseline(judging, runs) if runs is not None else None
-    session = Session(work, options, progress, strict, judging, baseline)
+    inventory = None
+    if again is not None and runs is not None:
+        everything = ansible.load_inventory(options)
+        inventory = replace(everything, selected=retry.left(again, runs, everything, options))
+    session = Session(work, options, progress, strict, judging, baseline, inventory)
     directory = RunDirectory.create(runs) if runs is not None else None
     try:
         return session.execute(directory)

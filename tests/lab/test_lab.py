@@ -42,6 +42,13 @@ def footprint() -> dict[str, object]:
     }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _alone() -> None:
+    """What test processes that were killed left behind is no part of the machine that these tests look at."""
+    for prefix in ("fresh", "freshc", "boot", "pkg", "conda"):
+        Fleet(prefix).down(keep_base=True)
+
+
 def test_down_leaves_nothing_of_a_lab(lab):
     before = footprint()
     fleet = Fleet("fresh")

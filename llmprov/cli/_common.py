@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import getpass
 import inspect
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -50,6 +52,10 @@ HistoryOption = Annotated[
 RetryOption = Annotated[
     str | None,
     typer.Option("--retry", metavar="RUN", help="Only the hosts that did not pass in an earlier run."),
+]
+WaitOption = Annotated[
+    int | None,
+    typer.Option("--wait", metavar="SECONDS", min=0, help="Wait for another run that holds a host; else refuse it."),
 ]
 EFFECT_PERCENT = 100 * EFFECT
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 for inconclusive hosts too.")]
@@ -161,6 +167,12 @@ def _ask(ssh: bool, become: bool, vault: bool) -> tuple[tuple[str, ...], dict[st
 def judging(baseline: str | None, effect: float, history: str | None) -> Judging:
     """The options of judging as one record."""
     return Judging(effect=effect / 100, baseline=baseline, history=address(history))
+
+
+def with_variables(options: ansible.Options, **values: Any) -> ansible.Options:
+    """The options with variables added, as if by `-e`; those that are None are left out."""
+    more = {name: value for name, value in values.items() if value is not None}
+    return replace(options, extra_vars=(*options.extra_vars, json.dumps(more))) if more else options
 
 
 def write_json(fleet: FleetReport) -> None:

@@ -26,6 +26,7 @@ def provision(
     ] = False,
     strict: _common.StrictOption = False,
     retry: _common.RetryOption = None,
+    wait: _common.WaitOption = None,
     baseline: _common.BaselineOption = None,
     effect: _common.EffectOption = _common.EFFECT_PERCENT,
     history: _common.HistoryOption = None,
@@ -36,5 +37,6 @@ def provision(
     work = session.PROVISION if wanted else session.CONVERGE_ONLY
     if reboot and not options.check:
         work = work.with_reboots()
+    options = _common.with_variables(options, preflight_run_timeout_s=wait)
     judge = _common.judging(baseline, effect, history)
     _common.run_and_show(work, options, runs, as_json, strict=strict, judge=judge, again=retry)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from enum import StrEnum
 from typing import Annotated
 
@@ -40,6 +38,7 @@ def verify(
     stop: Annotated[bool, typer.Option("--stop", help="End the soak that runs, and take what it measured.")] = False,
     strict: _common.StrictOption = False,
     retry: _common.RetryOption = None,
+    wait: _common.WaitOption = None,
     baseline: _common.BaselineOption = None,
     effect: _common.EffectOption = _common.EFFECT_PERCENT,
     history: _common.HistoryOption = None,
@@ -50,9 +49,12 @@ def verify(
         raise UsageError("--minutes says how long a soak trains: add --level soak")
     if stop and level not in (None, Level.SOAK):
         raise UsageError(f"--stop ends a soak, and --level is {level}: leave one of them out")
-    given = {"verify_level": level and level.value, "verify_soak_minutes": minutes, "verify_stop": stop or None}
-    more = {name: value for name, value in given.items() if value is not None}
-    if more:
-        options = dataclasses.replace(options, extra_vars=(*options.extra_vars, json.dumps(more)))
+    options = _common.with_variables(
+        options,
+        verify_level=level and level.value,
+        verify_soak_minutes=minutes,
+        verify_stop=stop or None,
+        preflight_run_timeout_s=wait,
+    )
     judge = _common.judging(baseline, effect, history)
     _common.run_and_show(session.VERIFY, options, runs, as_json, strict=strict, judge=judge, again=retry)

@@ -19,7 +19,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from llmprov.depot.session import belongs_to_the_living
+from llmprov.depot.session import belongs_to_the_living, remove
 from llmprov.depot.store import Store
 
 CHUNK = 1 << 20
@@ -101,7 +101,7 @@ def main(store: str, limit_gb: str, note: str, address: str) -> int:
     while target.parent.exists() and belongs_to_the_living(target.parent):
         time.sleep(WATCH_S)
     Handler.store.clean()
-    shutil.rmtree(target.parent, ignore_errors=True)
+    remove(target.parent)
     return 0
 
 

@@ -63,6 +63,17 @@ class Session:
 
             yield let_go
 
+    def to_be_closed(self, name: str, command: list[str]) -> Callable[[], object]:
+        """Note the command that closes something, for the server should this Ansible be killed; returns how."""
+        note = self.directory / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.close"
+        note.write_text(json.dumps(command), encoding="utf-8")
+
+        def close() -> None:
+            run_quietly(command)
+            note.unlink(missing_ok=True)
+
+        return close
+
     def once(self, key: str, work: Callable[[], list[Artifact]]) -> list[Artifact]:
         """The answer of `work`, asked for once in this session however many hosts want it; errors are not kept."""
         with self._locked(key):
@@ -128,4 +139,22 @@ def _sweep(sessions: Path) -> None:
     """Remove what sessions left whose Ansible and server were killed together."""
     for directory in sessions.glob("*-*"):
         if not belongs_to_the_living(directory):
-            shutil.rmtree(directory, ignore_errors=True)
+            remove(directory)
+
+
+def remove(directory: Path) -> None:
+    """Close what a session left open, and remove its directory."""
+    for note in directory.glob("*.close"):
+        with suppress(OSError, ValueError):
+            run_quietly(json.loads(note.read_text("utf-8")))
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def run_quietly(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command that asks nothing; one that does not end is left after some seconds, and has failed."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=START_S
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 255, "", "it did not end")

@@ -35,11 +35,15 @@ from llmprov.plan import environment as environment_plan
 from llmprov.plan import jupyter as jupyter_plan
 from llmprov.plan.decide import planned_driver
 from llmprov.plan.environment import Change
-from llmprov.run import delivery, environment_file, environments, payload_run, soak, variables
+from llmprov.run import delivery, environment_file, environments, lifetime, payload_run, soak, variables
+from llmprov.run import hold as holding
 from llmprov.run.delivery import Delivery
 
 Result = dict[str, Any]
 Variables = Mapping[str, Any]
+
+# Ansible loads its plugins in its first process, and this with them.
+lifetime.tether()
 
 
 # -- observe and plan --------------------------------------------------------------------------------------------
@@ -143,6 +147,31 @@ def _observe_without_python(action: Any) -> Observation:
             }
         }
     )
+
+
+# -- one run a host ----------------------------------------------------------------------------------------------
+
+
+def hold(action: Any, task_vars: Variables) -> Result:
+    """Hold the host for this run until it ends, and have what it starts there ended with it."""
+    if action._task.check_mode:
+        return {"changed": False, "msg": "nothing is held in check mode"}
+    held = _take(action, Planned.of(task_vars))
+    if held.get("failed"):
+        return held
+    guarded: Result = action._execute_module(module_name="llmprov_guard", module_args={}, task_vars=task_vars)
+    return {**guarded, **held}
+
+
+def _take(action: Any, planned: Planned) -> Result:
+    """Whether another run was waited for; a failing result where one still holds the host."""
+    wait_s = planned.desired.preflight.run_timeout_s
+    holds = holding.take(action._connection, planned.seen.python or "python3", wait_s)
+    if not holds.by:
+        return {"waited": holds.waited, "msg": holds.why or "held"}
+    waited = f", waited for {wait_s} s" if wait_s else ""
+    msg = f"this host is held by {holds.by}{waited}: let that run end, or wait for it with --wait SECONDS"
+    return {"failed": True, "msg": msg, "llmprov": {"kind": "held"}}
 
 
 # -- what hosts are given ----------------------------------------------------------------------------------------
@@ -300,6 +329,9 @@ def verify(action: Any, task_vars: Variables) -> Result:
     module = _module(action, task_vars, "llmprov_verify", {})
     if action._task.args.get("start"):
         return {**module(work="start", **arguments), "changed": False}
+    held = _take(action, planned)
+    if held.get("failed"):
+        return held
     if wanted.stop:
         answer = module(work="stop")
     elif wanted.level == "soak":

@@ -19,6 +19,7 @@ from typing import Any
 
 from llmprov.errors import UsageError
 from llmprov.run.content import content_directory, roles_directory
+from llmprov.run.lifetime import Lifetime
 
 #: Environment variables of the user's that reach Ansible; no other does, so none ends in an artifact.
 ALLOWED = (
@@ -123,6 +124,14 @@ def environment() -> dict[str, str]:
         # again was two thirds of the time that eight hosts took.
         kept["ANSIBLE_SSH_ARGS"] = "-o ControlMaster=auto -o ControlPersist=60s"
     return {name: value for name, value in kept.items() if value}
+
+
+def _environment_of(lifetime: Lifetime) -> dict[str, str]:
+    env = environment() | lifetime.environment()
+    if not _is_set("remote_tmp", "ANSIBLE_REMOTE_TEMP", env) and "ANSIBLE_REMOTE_TMP" not in env:
+        # A folder of the run's own on hosts: it can go with the run, whatever another Ansible does there.
+        env["ANSIBLE_REMOTE_TEMP"] = f"~/.ansible/tmp-{lifetime.run}"
+    return env
 
 
 def _is_set(key: str, variable: str, kept: dict[str, str]) -> bool:
@@ -257,8 +266,11 @@ def default_forks(hosts: int) -> int:
 class PlaybookRun:
     """One playbook in a child process; iterate over it for the events."""
 
-    def __init__(self, playbook: str, options: Options, limit: list[str] | None, forks: int) -> None:
-        self._private = Path(tempfile.mkdtemp(prefix="llmprov-run-"))
+    def __init__(
+        self, playbook: str, options: Options, limit: list[str] | None, forks: int, lifetime: Lifetime
+    ) -> None:
+        self._lifetime = lifetime
+        self._private = Path(tempfile.mkdtemp(prefix="ansible-", dir=lifetime.directory))
         self._spec = {
             "private_data_dir": str(self._private),
             "working_directory": str(Path.cwd()),
@@ -269,6 +281,7 @@ class PlaybookRun:
             "arguments": _quoted(options.arguments()),
             "passwords": options.passwords,
             "environment": {},
+            "lifetime": str(lifetime.directory),
         }
         self._process: subprocess.Popen[str] | None = None
         self.stats: dict[str, dict[str, int]] | None = None
@@ -298,7 +311,7 @@ class PlaybookRun:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=environment(),
+                env=_environment_of(self._lifetime),
                 text=True,
                 start_new_session=True,
             )
@@ -340,6 +353,11 @@ class PlaybookRun:
             with contextlib.suppress(BrokenPipeError, ValueError):
                 self._process.stdin.write("cancel\n")
                 self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """End the child at once; the kernel tells its Ansible, where it can."""
+        if self._process:
+            self._process.kill()
 
     def close(self) -> None:
         """End the child if it runs, and remove its directory."""

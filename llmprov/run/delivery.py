@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmprov.depot.session import Session
+from llmprov.depot.session import Session, run_quietly
 from llmprov.depot.store import Store
 from llmprov.errors import LlmprovError
 from llmprov.model import Artifact
 from llmprov.model.desired import DepotVars
+from llmprov.run import hold
 
 Result = dict[str, Any]
 
@@ -147,27 +147,21 @@ def _forward(connection: Any, shared: Session, port: int) -> Iterator[int | None
     spec = f"127.0.0.1:0:127.0.0.1:{port}"
     name = f"{connection.host}-{connection.get_option('port')}-{connection.get_option('remote_user')}"
     with shared.users(f"forward-{name}") as let_go:
-        done = _control(connection, "forward", spec)
+        done = run_quietly(_control(connection, "forward", spec))
         given = done.stdout.strip().split()
         if done.returncode != 0 or not given or not given[-1].isdigit():
             yield None
             return
+        # ssh knows a forward by what was asked for, port 0 and all.
+        close = shared.to_be_closed(name, _control(connection, "cancel", spec))
         try:
             yield int(given[-1])
         finally:
-            # ssh knows a forward by what was asked for, port 0 and all.
-            let_go(lambda: _control(connection, "cancel", spec))
+            let_go(close)
 
 
-def _control(connection: Any, order: str, forward: str) -> subprocess.CompletedProcess[str]:
-    """Tell the connection's master to open or close a forward; it needs no login, so no password is handed on."""
+def _control(connection: Any, order: str, forward: str) -> list[str]:
+    """What tells the connection's master to open or close a forward; it needs no login, so no password is handed on."""
     executable = connection.get_option("ssh_executable")
     command = connection._build_command(executable, "ssh", "-O", order, "-R", forward, connection.host)
-    words = [word.decode() if isinstance(word, bytes) else word for word in command]
-    pipe = getattr(connection, "sshpass_pipe", None)
-    if words[0] == "sshpass":
-        words = words[words.index(executable) :]
-        for descriptor in pipe or ():
-            os.close(descriptor)
-        connection.sshpass_pipe = None
-    return subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    return hold.without_password(connection, command)

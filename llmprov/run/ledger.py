@@ -40,6 +40,8 @@ class Entry:
     converged: Converged = field(default_factory=Converged)
     failures: list[Failure] = field(default_factory=list)
     unreachable: str | None = None
+    #: Who else holds it, in a sentence.
+    held: str = ""
     #: Why it was not rebooted, where reboots were allowed and it waits for one.
     kept_from_reboot: str = ""
     doing: str = ""
@@ -101,6 +103,8 @@ class Ledger:
             return  # it was not touched, since another failed
         if kind == "usage":
             self.usage_errors.append(f"host {entry.host}: {message_of(result)}")
+        elif kind == "held":
+            entry.held = message_of(result)
         elif kind == "verify" and "verification" in result:
             self._records(entry, stage, result)
         elif not (entry.plan and entry.plan.refusals):
@@ -139,7 +143,8 @@ class Ledger:
         return [
             entry.host
             for entry in self.entries.values()
-            if entry.selected and entry.unreachable is None and entry.plan and not entry.plan.refusals
+            if entry.selected and entry.unreachable is None and entry.plan
+            if not entry.plan.refusals and not entry.held
         ]
 
     def rebootable(self) -> list[str]:

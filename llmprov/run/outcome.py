@@ -49,6 +49,9 @@ def judge(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:
     if entry.plan and entry.plan.refusals:
         conflicts = "; ".join(refusal.conflict() for refusal in entry.plan.refusals)
         return Status.REFUSED, conflicts, "; ".join(refusal.remedy for refusal in entry.plan.refusals)
+    if entry.held:
+        said, _, remedy = entry.held.rpartition(": ")
+        return Status.REFUSED, said, remedy
     if entry.failures:
         # A host that fails twice in a stage was rescued, and by a task that tells why it failed.
         told = [failure for failure in entry.failures if failure.stage == entry.failures[0].stage][-1]

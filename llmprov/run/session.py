@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import signal
 import time
@@ -17,6 +18,7 @@ from llmprov.run import ansible, outcome, reporting, retry
 from llmprov.run.content import content_digest
 from llmprov.run.directory import RunDirectory
 from llmprov.run.ledger import Ledger, Stage
+from llmprov.run.lifetime import Lifetime
 from llmprov.run.progress import Progress, ProgressFactory
 from llmprov.run.reporting import Finished, Judging
 
@@ -97,10 +99,12 @@ class Session:
             directory.write(retry.FILE, retry.declared(self.inventory, self.options).model_dump_json() + "\n")
             reporting.warm()
         progress = self._progress_factory(self.ledger)
+        self._lifetime = Lifetime(directory.id if directory else secrets.token_hex(6), self.work.command)
         before = signal.signal(signal.SIGINT, self._interrupted)
         try:
             self._run_steps(directory, progress)
         finally:
+            self._lifetime.end()
             signal.signal(signal.SIGINT, before)
             progress.close()
             if directory:
@@ -134,8 +138,10 @@ class Session:
         directory: RunDirectory | None,
         progress: Progress,
     ) -> None:
-        self._current = ansible.PlaybookRun(playbook, self.options, limit, forks)
+        self._current = ansible.PlaybookRun(playbook, self.options, limit, forks, self._lifetime)
         for event in self._current:
+            if self._interrupts:
+                continue  # what fails now fails because it was stopped
             entry = self.ledger.fold(stage, event)
             if entry is not None:
                 progress.event(stage, event, entry)
@@ -148,10 +154,12 @@ class Session:
 
     def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
         self._interrupts += 1
+        if self._interrupts > 1:
+            if self._current:
+                self._current.kill()
+            raise Cancelled("stopped at once, without a report; hosts end what still runs by themselves")
         if self._current:
             self._current.cancel()
-        if self._interrupts > 1:
-            raise Cancelled("stopped at once; remote commands may still run")
 
     # -- reporting -----------------------------------------------------------------------------------------------
 

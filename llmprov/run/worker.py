@@ -7,11 +7,16 @@ the two classes under it, because it writes the passwords it is given into a fil
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import select
+import shutil
 import signal
+import subprocess
 import sys
+import time
 from typing import Any
 
 #: Events that say something about a host or a stage; the rest is ansible-playbook's own chatter.
@@ -93,9 +98,46 @@ def handle(event: dict[str, Any]) -> bool:
     return False
 
 
-def cancel_asked() -> bool:
-    """Whether the parent said to stop: it writes a line, or is gone."""
-    return bool(select.select([sys.stdin], [], [], 0)[0])
+#: How long Ansible has to end itself and what it started here, in seconds, before it is killed.
+END_S = 2.0
+
+
+class Parent:
+    """The process that reads the events: it may say to stop, or be gone."""
+
+    def __init__(self) -> None:
+        self.stopped = self.gone = False
+
+    def stop_asked(self) -> bool:
+        """Whether to stop; Ansible is told so, once."""
+        if not self.stopped and select.select([sys.stdin], [], [], 0)[0]:
+            self.stopped, self.gone = True, not sys.stdin.readline()
+            end_children()
+        return self.stopped
+
+
+def end_children() -> None:
+    """Tell Ansible to end: it tells its forks, which lead process groups of their own, and they their ssh.
+
+    runner alone kills the one group of Ansible's first process, and leaves forks and connections running.
+    """
+    listed = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    children = [int(pid) for pid, parent in rows if int(parent) == os.getpid()]
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGTERM)
+    deadline = time.monotonic() + END_S
+    while time.monotonic() < deadline and any(_runs(child) for child in children):
+        time.sleep(0.02)
+
+
+def _runs(child: int) -> bool:
+    """Whether a child of ours has not ended; it is left to runner to take its code."""
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
 
 
 def main() -> int:
@@ -116,15 +158,19 @@ def main() -> int:
         forks=spec["forks"],
         cmdline=spec["arguments"],
         passwords=spec["passwords"] or None,
-        settings={"pexpect_timeout": 1, "pexpect_use_poll": True},
+        settings={"pexpect_timeout": 0.3, "pexpect_use_poll": True},
         envvars=spec["environment"],
         quiet=True,
     )
     config.suppress_output_file = True
     config.prepare()
     config.suppress_ansible_output = True
-    runner = Runner(config, event_handler=handle, cancel_callback=cancel_asked)
+    parent = Parent()
+    runner = Runner(config, event_handler=handle, cancel_callback=parent.stop_asked)
     runner.run()
+    if parent.gone:
+        # Nobody else is left to do it.
+        shutil.rmtree(spec["lifetime"], ignore_errors=True)
     emit({"event": "finished", "status": runner.status, "rc": runner.rc})
     return 0
 

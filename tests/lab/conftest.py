@@ -94,26 +94,35 @@ class Ran:
 Run = Callable[..., Ran]
 
 
+@pytest.fixture(scope="session")
+def llmprov_in() -> Callable[[Path], Run]:
+    """Run llmprov in a directory and read its JSON; what it printed is shown where the test then fails."""
+
+    def of(directory: Path) -> Run:
+        def call(command: str, inventory: Path, *argv: str) -> Ran:
+            done = subprocess.run(
+                [LLMPROV, command, "-i", str(inventory), "--json", *argv],
+                cwd=directory,
+                capture_output=True,
+                text=True,
+                timeout=300,
+                stdin=subprocess.DEVNULL,
+            )
+            print(f"$ llmprov {command} {' '.join(argv)} -> {done.returncode}\n{done.stderr}")
+            fleet = json.loads(done.stdout) if done.stdout else {"hosts": []}
+            for row in fleet["hosts"]:
+                print(f"  {row['host']}: {row['status']}: {row['summary']}")
+            return Ran(done.returncode, done.stdout, done.stderr, fleet)
+
+        return call
+
+    return of
+
+
 @pytest.fixture
-def llmprov(tmp_path: Path) -> Run:
-    """Run llmprov and read its JSON; what it printed is shown where the test then fails."""
-
-    def call(command: str, inventory: Path, *argv: str) -> Ran:
-        done = subprocess.run(
-            [LLMPROV, command, "-i", str(inventory), "--json", *argv],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            stdin=subprocess.DEVNULL,
-        )
-        print(f"$ llmprov {command} {' '.join(argv)} -> {done.returncode}\n{done.stderr}")
-        fleet = json.loads(done.stdout) if done.stdout else {"hosts": []}
-        for row in fleet["hosts"]:
-            print(f"  {row['host']}: {row['status']}: {row['summary']}")
-        return Ran(done.returncode, done.stdout, done.stderr, fleet)
-
-    return call
+def llmprov(tmp_path: Path, llmprov_in: Callable[[Path], Run]) -> Run:
+    """Run llmprov in an empty directory, as `llmprov_in` does."""
+    return llmprov_in(tmp_path)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,7 +22,7 @@ with warnings.catch_warnings(action="ignore"):
     import torch._dynamo
 
 ON_HOSTS = [*ROOT.glob("llmprov/payload/**/*.py"), *ROOT.glob("roles/*/library/*.py")]
-ON_HOSTS += ROOT.glob("roles/*/module_utils/*.py")
+ON_HOSTS += [*ROOT.glob("roles/*/module_utils/*.py"), *ROOT.glob("roles/*/files/*.py")]
 
 
 @pytest.fixture(scope="module")

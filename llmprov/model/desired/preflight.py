@@ -29,6 +29,11 @@ class PreflightVars(RoleVars):
         ge=0,
         description="How long, in seconds, to wait for another package manager on the host to finish.",
     )
+    run_timeout_s: int = Field(
+        0,
+        ge=0,
+        description="How long, in seconds, to wait for another run of llmprov that holds the host; `--wait` sets it.",
+    )
     allow_unsupported: bool = Field(
         False,
         description="Go on where the operating system or the architecture is not among the supported ones.",

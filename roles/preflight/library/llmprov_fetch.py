@@ -7,7 +7,7 @@ import concurrent.futures
 import hashlib
 import os
 import shutil
-import time
+import threading
 import urllib.error
 import urllib.request
 
@@ -29,6 +29,7 @@ author: [llmprov]
 
 CHUNK = 1 << 20
 TRIES = 5
+STOPPED = threading.Event()
 
 
 def digest_of(path):
@@ -52,12 +53,24 @@ def download(url, partial, direct):
             opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if direct else []))
             with opener.open(request, timeout=60) as answer:
                 with open(partial, "ab" if answer.status == 206 else "wb") as handle:
-                    shutil.copyfileobj(answer, handle, CHUNK)
+                    copy(answer, handle)
                 return
         except (OSError, urllib.error.URLError) as error:
-            if number == TRIES - 1:
+            if number == TRIES - 1 or STOPPED.is_set():
                 raise OSError(str(getattr(error, "reason", error))) from None
-            time.sleep(0.5 * 2**number)
+            STOPPED.wait(0.5 * 2**number)
+
+
+def copy(answer, handle):
+    """Copy until the end, or until all is stopped; a connection that closed before its end has broken off."""
+    wanted, brought = answer.headers.get("Content-Length"), 0
+    for chunk in iter(lambda: answer.read(CHUNK), b""):
+        handle.write(chunk)
+        brought += len(chunk)
+        if STOPPED.is_set():
+            raise OSError("it was stopped")
+    if wanted and brought != int(wanted):
+        raise OSError("the connection closed after %d of %s bytes" % (brought, wanted))
 
 
 def bring(artifact, params):
@@ -114,7 +127,12 @@ def main():
     os.makedirs(folder, exist_ok=True)
     try:
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            sizes = list(pool.map(lambda artifact: bring(artifact, params), missing))
+            try:
+                sizes = list(pool.map(lambda artifact: bring(artifact, params), missing))
+            except BaseException:
+                # The pool waits for its threads, and they for this.
+                STOPPED.set()
+                raise
     except OSError as error:
         module.fail_json(msg="an artifact could not be brought here: %s" % error)
     for artifact in wanted:

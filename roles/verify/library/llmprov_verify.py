@@ -15,6 +15,7 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.llmprov_guard import VARIABLE, begin
 
 DOCUMENTATION = r"""
 module: llmprov_verify
@@ -95,15 +96,18 @@ def run(params, folder):
     """Run the payload and wait for it."""
     path = put(params, folder)
     process = launch(command(params, path, folder + "/declared.json"), params, folder, subprocess.PIPE)
-    kept, timed_out = collect(process, time.monotonic() + params["timeout_s"])
+    timed_out = True  # until it is known otherwise, and so when this is interrupted
     # The payload leads a process group of its own: nothing it started outlives it.
     try:
-        if timed_out:
+        kept, timed_out = collect(process, time.monotonic() + params["timeout_s"])
+    finally:
+        try:
+            if timed_out:
+                os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait(timeout=30)
             os.killpg(process.pid, signal.SIGKILL)
-        code = process.wait(timeout=30)
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        code = process.wait()
+        except ProcessLookupError:
+            code = process.wait()
     return answer(code, kept[process.stdout], kept[process.stderr], timed_out)
 
 
@@ -266,9 +270,12 @@ def main():
         if not os.access(module.params["python"], os.X_OK):
             module.exit_json(changed=False, exit_code=None, document="", stderr="")
         if work == "start":
+            # A soak goes on without its controller, so it is no part of the run.
+            os.environ.pop(VARIABLE, None)
             module.exit_json(changed=False, **start(module.params, folder))
     except OSError as error:
         module.fail_json(msg="the soak: %s" % error)
+    begin()
     # Not where Ansible keeps its files: sockets lie in it, and their paths may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="llmprov-", dir=PLACE) as own:
         done = run(module.params, own)

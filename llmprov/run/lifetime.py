@@ -1,0 +1,113 @@
+"""What belongs to one run on this machine and ends with it, however it ends.
+
+A pipe with a name stands for the run: this process alone can write to it, and never does. Whatever reads from it learns
+of the run's end from the kernel, a killed run's too: the connections that hold the hosts (`hold`) do, and with them
+ends what still runs there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import getpass
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from llmprov.depot.session import started
+
+#: Names of the folders of runs, among the machine's temporary files.
+PREFIX = "llmprov-run-"
+
+#: From linux/prctl.h.
+PR_SET_PDEATHSIG = 1
+
+#: How long hosts may take to end what still runs on them, in seconds.
+END_S = 3.0
+
+
+class Lifetime:
+    """A folder for the files of a run's processes, and the pipe that ends with this process."""
+
+    def __init__(self, run: str, command: str) -> None:
+        sweep()
+        self.run = run
+        self.directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+        (self.directory / "owner").write_text(_owner(os.getpid()), encoding="utf-8")
+        about = {
+            "run": run,
+            "command": f"llmprov {command}",
+            "who": getpass.getuser(),
+            "from": socket.gethostname(),
+            "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        }
+        (self.directory / "about.json").write_text(json.dumps(about), encoding="utf-8")
+        (self.directory / "holding").mkdir()
+        alive = self.directory / "alive"
+        os.mkfifo(alive, 0o600)
+        # Opening for writing waits for a reader, so there is one for that long.
+        reader = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+        self._alive = os.open(alive, os.O_WRONLY)
+        os.close(reader)
+
+    def environment(self) -> dict[str, str]:
+        """What Ansible and its plugins are told of the run."""
+        return {
+            "LLMPROV_RUN": self.run,
+            "LLMPROV_LIFETIME": str(self.directory),
+        }
+
+    def end(self) -> None:
+        """Let the hosts go, wait until what still runs there has ended, and remove the folder."""
+        with contextlib.suppress(OSError):
+            os.close(self._alive)
+        deadline = time.monotonic() + END_S
+        while any(map(_lives, self._holders())) and time.monotonic() < deadline:
+            # A process that is no child of ours tells nobody of its end.
+            time.sleep(0.02)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _holders(self) -> list[int]:
+        """The connections that hold a host, by process id."""
+        return [int(path.name) for path in (self.directory / "holding").glob("[0-9]*")]
+
+
+def tether() -> None:
+    """In Ansible's own process: end when the process that reads its events is killed. Of Linux only."""
+    if "LLMPROV_LIFETIME" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _owner(process: int) -> str:
+    return f"{process} {started(process)}"
+
+
+def _lives(process: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody asked after does not."""
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+
+
+def sweep() -> None:
+    """Remove what runs left on this machine that were killed."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if directory.lstat().st_uid != os.geteuid():
+                continue
+            process, _, began = (directory / "owner").read_text("utf-8").partition(" ")
+            if not (_lives(int(process)) and started(int(process)) == began):
+                shutil.rmtree(directory, ignore_errors=True)

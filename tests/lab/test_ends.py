@@ -1,0 +1,205 @@
+"""How runs end, and how they share hosts: cancelled, killed, or in each other's way, they leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from llmprov.lab import Fleet
+from tests.conftest import LLMPROV
+from tests.lab.conftest import Lab
+from tests.lab.traces import left_here, left_on_host, listeners, processes, quick_link, slow_link, until
+
+ADDRESSES = "10.77.38.0/24"
+ENV = "/opt/llmprov/envs/llm"
+
+
+@pytest.fixture(scope="module")
+def lab():
+    """One host with Python."""
+    fleet = Fleet("ends")
+    fleet.down(keep_base=True)
+    try:
+        fleet.up(1, address_range=ADDRESSES)
+        made = Lab(fleet)
+        made.sh("ends1", "apt-get -q -y install --no-install-recommends python3 >/dev/null")
+        yield made
+    finally:
+        fleet.down(keep_base=True)
+
+
+@pytest.fixture
+def inventory(lab, tmp_path):
+    return lab.inventory(tmp_path / "hosts.yml", lab.of("ends1"))
+
+
+@pytest.fixture
+def bare(lab):
+    """The host without anything of llmprov's, behind a link of 20 Mbit/s: PyTorch takes a minute and more."""
+    lab.sh("ends1", "rm -rf /opt/llmprov")
+    with slow_link("ends1", "20mbit"):
+        yield
+
+
+@pytest.fixture
+def begin(inventory, tmp_path):
+    """Start llmprov as at a terminal; whatever a test leaves of it is ended."""
+    begun = []
+
+    def start(command, *argv):
+        words = [LLMPROV, command, "-i", str(inventory), "--json", *argv]
+        begun.append(
+            subprocess.Popen(
+                words,
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return begun[-1]
+
+    yield start
+    for run in begun:
+        run.kill()
+        run.communicate()
+
+
+def is_fetching(lab):
+    """Whether artifacts come through the tunnel right now."""
+    return processes(lab, "ends1") and listeners(lab, "ends1")
+
+
+def is_waiting(lab):
+    """Whether a second run waits on the host for the first."""
+    return len([line for line in processes(lab, "ends1") if "Hold this host" in line]) >= 2
+
+
+def test_ctrl_c_ends_the_work_on_hosts_and_leaves_nothing(lab, llmprov, inventory, begin, bare):
+    run = begin("provision")
+    until(lambda: is_fetching(lab), "a transfer")
+    began = time.monotonic()
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    out, err = run.communicate(timeout=60)
+    took_s = time.monotonic() - began
+    left = left_on_host(lab, "ends1")
+    print(f"ctrl-C took {took_s:.1f} s")
+    assert run.returncode == 130, err
+    assert "Traceback" not in err
+    assert json.loads(out)["hosts"][0]["status"] == "not_run"
+    assert took_s < 10  # 5 are promised; this machine may be busy
+    assert left == []
+    assert left_here(inventory) == []
+    quick_link("ends1")
+    assert llmprov("provision", inventory).code == 0
+
+
+def test_ctrl_c_twice_ends_at_once(lab, inventory, begin, bare):
+    run = begin("provision")
+    until(lambda: is_fetching(lab), "a transfer")
+    os.killpg(run.pid, signal.SIGINT)
+    os.killpg(run.pid, signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130, err
+    assert "Traceback" not in err
+    until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 10)
+    until(lambda: not left_here(inventory), "nothing is left", 10)
+
+
+def family(root):
+    """A process, and every process that it started."""
+    rows = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout.splitlines()
+    parents = {int(pid): int(parent) for pid, parent in map(str.split, rows)}
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def kill_controller(run):
+    os.kill(run.pid, signal.SIGKILL)
+
+
+def kill_worker(run):
+    (worker,) = [pid for pid in family(run.pid) if "llmprov.run.worker" in command_line(pid)]
+    os.kill(worker, signal.SIGKILL)
+
+
+def kill_all(run):
+    for pid in family(run.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def command_line(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+@pytest.mark.parametrize("kill", [kill_controller, kill_worker, kill_all])
+def test_a_killed_run_leaves_nothing_and_the_next_converges(lab, llmprov, inventory, begin, bare, kill):
+    run = begin("provision")
+    until(lambda: is_fetching(lab), "a transfer")
+    kill(run)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == (1 if kill is kill_worker else -signal.SIGKILL), err
+    until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 15)
+    quick_link("ends1")
+    assert llmprov("provision", inventory, "--no-verify").code == 0
+    assert left_here(inventory) == []
+    assert left_on_host(lab, "ends1") == []
+
+
+def test_a_killed_verification_ends_the_payload(lab, llmprov, inventory, begin):
+    assert llmprov("provision", inventory).code == 0
+    run = begin("verify")
+    until(lambda: "payload.pyz" in "".join(processes(lab, "ends1")), "a payload")
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate(timeout=60)
+    until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 15)
+    until(lambda: not left_here(inventory), "nothing is left", 10)
+    assert llmprov("verify", inventory).code == 0
+
+
+def test_one_run_a_host_the_second_is_refused_or_waits(lab, llmprov, inventory, begin, bare):
+    first = begin("provision")
+    until(lambda: is_fetching(lab), "a transfer")
+    ran = llmprov("provision", inventory)
+    assert ran.code == 3
+    assert ran.statuses() == {"ends1": "refused"}
+    summary = ran.row("ends1")["summary"]
+    assert re.search(r"held by `llmprov provision` of \S+@\S+ since 20\d\d-\d\d-\d\d .* UTC \(run \w+-\w+", summary)
+    assert "--wait" in ran.row("ends1")["remedy"]
+    second = begin("provision", "--wait", "200")
+    # The second waits on the host, and the first goes on.
+    until(lambda: is_waiting(lab), "it waits")
+    quick_link("ends1")
+    out, err = first.communicate(timeout=200)
+    assert first.returncode == 0, err
+    out, err = second.communicate(timeout=200)
+    assert second.returncode == 0, err
+    assert json.loads(out)["hosts"][0]["converged"]["changed"] == []
+    assert left_on_host(lab, "ends1") == []
+
+
+def test_a_hold_ends_with_its_owner(lab, llmprov, inventory, begin, bare):
+    first = begin("provision")
+    until(lambda: is_fetching(lab), "a transfer")
+    second = begin("provision", "--wait", "200")
+    until(lambda: is_waiting(lab), "it waits")
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate(timeout=60)
+    quick_link("ends1")
+    out, err = second.communicate(timeout=200)
+    assert second.returncode == 0, err
+    assert json.loads(out)["hosts"][0]["status"] == "pass"

@@ -1,0 +1,93 @@
+"""The named bad days: every fault at once, each on a host of its own among sound ones, told truly and mended by a run."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import jsonschema
+import pytest
+
+from llmprov.lab import Fleet
+from tests.conftest import ROOT
+from tests.lab.conftest import Lab
+from tests.lab.faults import FAULTS
+
+ADDRESSES = "10.77.39.0/24"
+SCHEMA = json.loads((ROOT / "docs/schema/fleet.schema.json").read_text("utf-8"))
+HOSTS = 9
+NAMES = list(FAULTS)
+#: The faults of one run each; the last host is sound.
+ROUNDS = [NAMES[i : i + HOSTS - 1] for i in range(0, len(NAMES), HOSTS - 1)]
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory, llmprov_in):
+    """Hosts that are as declared."""
+    fleet = Fleet("days")
+    fleet.down(keep_base=True)
+    try:
+        fleet.up(HOSTS, address_range=ADDRESSES)
+        lab = Lab(fleet)
+        inventory = lab.inventory(tmp_path_factory.mktemp("days") / "hosts.yml", lab.of(*names(lab)))
+        ran = llmprov_in(inventory.parent)("provision", inventory)
+        assert ran.code == 0, ran.statuses()
+        yield lab
+    finally:
+        fleet.down(keep_base=True)
+
+
+def names(lab):
+    return [host.name for host in lab.fleet.hosts()]
+
+
+@pytest.fixture(scope="module", params=range(len(ROUNDS)))
+def a_round(request, fleet, llmprov_in, tmp_path_factory):
+    """A run among the faults of one round, and one after they were mended: (faults by host, both runs)."""
+    folder = tmp_path_factory.mktemp("round")
+    faulty = dict(zip(names(fleet), ROUNDS[request.param], strict=False))
+    hosts = fleet.of(*names(fleet))
+    for name, fault in faulty.items():
+        hosts[name] |= FAULTS[fault].variables
+        if FAULTS[fault].power_off:
+            fleet.host(name).stop()
+        else:
+            fleet.sh(name, FAULTS[fault].script)
+    inventory = fleet.inventory(folder / "hosts.yml", hosts, ansible_timeout=5)
+    during = llmprov_in(folder)("provision", inventory)
+    for name, fault in faulty.items():
+        if FAULTS[fault].power_off:
+            fleet.fleet.restart(name)
+        else:
+            fleet.sh(name, FAULTS[fault].mend)
+    after = llmprov_in(folder)("provision", inventory)
+    return faulty, during, after
+
+
+def test_every_host_has_a_row_and_the_sound_one_passes(a_round, fleet):
+    faulty, during, _ = a_round
+    jsonschema.validate(during.fleet, SCHEMA)
+    assert sorted(during.statuses()) == sorted(names(fleet))
+    for name in set(names(fleet)) - set(faulty):
+        assert during.statuses()[name] in ("pass", "warn"), during.row(name)["summary"]
+    assert during.code == (4 if "unreachable" in during.statuses().values() else 3)
+
+
+@pytest.mark.parametrize("number", range(HOSTS - 1))
+def test_the_true_cause_is_told_with_what_to_do(a_round, number):
+    faulty, during, _ = a_round
+    if number >= len(faulty):
+        pytest.skip("the last round has fewer faults")
+    name, fault = list(faulty.items())[number]
+    row, about = during.row(name), FAULTS[fault]
+    told = f"{fault}: {row['status']}: {row['summary']} -> {row['remedy']}"
+    print(told)
+    assert row["status"] in about.statuses, told
+    assert re.search(about.words, row["summary"]), told
+    assert re.search(about.remedy, row["remedy"]), told
+
+
+def test_the_next_run_on_mended_hosts_passes(a_round):
+    _, _, after = a_round
+    assert after.code == 0
+    assert set(after.statuses().values()) <= {"pass", "warn"}

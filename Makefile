@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo demo-down test lint-and-unit lint unit services lab-tests lab-tests-conda lab-tests-hosts bench precision screenshots generate \
+.PHONY: help demo demo-down test lint-and-unit lint unit services lab-tests lab-tests-conda lab-tests-hosts bench chaos precision screenshots generate \
   lab-packages test-packages clean
 .DEFAULT_GOAL := help
 
@@ -14,6 +14,7 @@ help:
 	@echo "make demo-down  remove that fleet"
 	@echo "make test       everything CI runs"
 	@echo "make bench      timings, as ratios within one run"
+	@echo "make chaos      faults at random on eight hosts, for SECONDS=600, from SEED="
 	@echo "make precision  how often the comparison of hosts is right"
 	@echo "make generate   write what follows from llmprov/model: role defaults, argument specs, docs, schema"
 
@@ -78,7 +79,8 @@ lab-tests: $(VENV)/.dev
 	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lab-tests-conda lab-tests-hosts
 
 # What stands in this list runs beside the rest, so that both take about as long.
-CONDA_TESTS := tests/lab/test_conda.py tests/lab/test_jupyter.py tests/lab/test_reboot.py
+CONDA_TESTS := tests/lab/test_conda.py tests/lab/test_jupyter.py tests/lab/test_reboot.py tests/lab/test_ends.py \
+  tests/lab/test_check.py
 
 lab-tests-conda: $(VENV)/.dev
 	@$(BIN)/python -m pytest $(CONDA_TESTS)
@@ -89,6 +91,12 @@ lab-tests-hosts: $(VENV)/.dev
 bench: $(VENV)/.dev lab-packages test-packages
 	@$(BIN)/python -m tests.bench_report
 	@$(BIN)/python -m tests.bench
+
+# Faults at random on eight hosts: `make chaos SECONDS=3600 SEED=7`.
+SECONDS ?= 600
+SEED ?= $(shell date +%s)
+chaos: $(VENV)/.dev lab-packages
+	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
 
 # The tables of docs/statistics.md.
 precision: $(VENV)/.dev

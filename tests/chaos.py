@@ -70,7 +70,7 @@ class Round:
     def __init__(self, lab: Lab, seed: int, folder: Path) -> None:
         self.lab, self.seed, self.folder = lab, seed, folder
         self.random = random.Random(seed)
-        self.names = [host.name for host in lab.fleet.hosts()]
+        self.names = [host.name for host in lab.fleet.hosts()][:HOSTS]
         kinds = sorted(set(FAULTS) - set(LEFT_OUT))
         hit = self.random.sample(self.names, self.random.randint(1, 5))
         self.faults = {name: self.random.choice(kinds) for name in hit}

@@ -3,7 +3,7 @@
 set -eu
 case $1 in
   lab) wanted="iproute2 mmdebstrap nftables openssh-client sshpass systemd-container" ;;
-  tests) wanted="chromium gnupg postgresql" ;;
+  tests) wanted="chromium ethtool gnupg postgresql" ;;
   *) echo "usage: packages.sh lab|tests" >&2; exit 2 ;;
 esac
 missing=""

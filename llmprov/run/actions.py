@@ -86,6 +86,10 @@ def driver(desired: Desired, seen: Observation) -> Result:
     return told
 
 
+#: How Ansible begins to tell that a module's output is none, by version.
+NO_RESULT = ("Module result deserialization failed", "MODULE FAILURE", "Task failed: Module failed")
+
+
 def _observe(action: Any, task_vars: Variables, desired: Desired) -> tuple[Observation | None, Result]:
     paths = [declared.path for declared in specs.declarations(desired)]
     user = desired.jupyter.kernel_user
@@ -101,12 +105,7 @@ def _observe(action: Any, task_vars: Variables, desired: Desired) -> tuple[Obser
     if "observation" not in answer:
         if _lacks_python(answer):
             return _observe_without_python(action), {}
-        # An unreachable or failed result is the connection's own word, and stays as it is.
-        return None, answer if answer.get("failed") or answer.get("unreachable") else {
-            **answer,
-            "failed": True,
-            "msg": "the observe module returned no observation: look for a shell profile or a wrapper that prints",
-        }
+        return None, _unobserved(answer)
     raw = dict(answer["observation"])
     clock = raw.pop("clock_unix_s", None)
     if isinstance(clock, int | float):
@@ -121,6 +120,20 @@ def _observe(action: Any, task_vars: Variables, desired: Desired) -> tuple[Obser
             "failed": True,
             "msg": f"the observation of this host makes no sense at {where}: {first['msg']}",
         }
+
+
+def _unobserved(answer: Result) -> Result:
+    """Why a host could not be observed, in its own words where it said any."""
+    said = str(answer.get("msg", ""))
+    if answer.get("unreachable") or (answer.get("failed") and not said.startswith(NO_RESULT)):
+        return answer
+    printed = " ".join(f"{answer.get('module_stderr', '')} {answer.get('module_stdout', '')}".split())
+    code = answer.get("rc")
+    if printed or not code:
+        said = f"the host's Python printed no result: {printed[-600:] or 'it printed nothing'}"
+    else:
+        said = f"the login shell ended with exit code {code} before anything ran"
+    return {**answer, "failed": True, "msg": said}
 
 
 def _lacks_python(answer: Result) -> bool:

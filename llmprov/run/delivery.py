@@ -76,17 +76,27 @@ class Delivery:
         if wanted == "http":
             return self._module(_rows(artifacts), fetch=True, base_url=self._address(shared))
         if wanted != "sftp" and connection.transport == "ssh":
-            server = shared.server()
-            with _forward(connection, shared, server.port) as port:
-                if port:
-                    url = f"http://127.0.0.1:{port}/{server.token}/"
-                    return self._module(_rows(artifacts), fetch=True, base_url=url)
+            done = self._by_forward(artifacts, shared)
+            if done is not None:
+                return done
         if wanted == "forward":
             raise LlmprovError(
                 "this host forbids forwarding (AllowTcpForwarding in its sshd_config), or Ansible's connections to it "
                 "do not persist: let depot_transport be auto or sftp"
             )
         return self._by_sftp(artifacts, files)
+
+    def _by_forward(self, artifacts: list[Artifact], shared: Session) -> Result | None:
+        """Through the open connection; None where it cannot be. A server that was killed meanwhile is started again."""
+        while True:
+            server = shared.server()
+            with _forward(self.action._connection, shared, server.port) as port:
+                if not port:
+                    return None
+                url = f"http://127.0.0.1:{port}/{server.token}/"
+                done = self._module(_rows(artifacts), fetch=True, base_url=url)
+            if not done.get("failed") or shared.server() == server:
+                return done
 
     def _lacking(self, artifacts: list[Artifact]) -> tuple[list[Artifact], Result]:
         """The artifacts that the host lacks, and what it answered."""

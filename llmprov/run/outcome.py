@@ -17,8 +17,8 @@ Judgement = tuple[Status, str, str]
 #: Checks of what is not there before the driver's module is loaded: they say nothing of a host that waits for a reboot.
 UNTIL_REBOOT = ("declared.nvidia_driver", "driver.", "torch.cuda", "gpu", "fabric.")
 
-#: What ssh says -> what to do. Searched in order; the first that stands in the message wins.
-CONNECTION_REMEDIES = (
+#: What ssh, sudo and others say -> what to do. Searched in order; the first that stands in the message wins.
+REMEDIES = (
     (
         "Host key verification failed",
         "compare the host's key with the pinned one; if the host was rebuilt, pin it anew",
@@ -33,6 +33,17 @@ CONNECTION_REMEDIES = (
     ("No route to host", "check that the host is up and its address is right"),
     ("Could not resolve hostname", "correct ansible_host, or the name service"),
     ("Name or service not known", "correct ansible_host, or the name service"),
+    ("Missing sudo password", "give the sudo password with --ask-become-pass, or allow this user sudo without one"),
+    ("Incorrect sudo password", "give this host's sudo password: --ask-become-pass, or ansible_become_password"),
+    (
+        "must have a tty",
+        "take requiretty out of the host's sudoers, or set ansible_pipelining: false for it, so that sudo gets a terminal",
+    ),
+    ("login shell ended", "look for `exit` in the login user's shell profile (~/.bashrc, ~/.profile, /etc/profile.d)"),
+    ("printed no result", "make sure that the host's python3 works: `ssh HOST python3 --version`"),
+    ("held the package lock", "let it finish or end it, then run again"),
+    ("No space left on device", "make room on the file system that the sentence names, then run again"),
+    ("Read-only file system", "mount it for writing, or install elsewhere (llm_env_path)"),
 )
 
 
@@ -45,7 +56,8 @@ def judge(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:
         if lost:
             remedy = "look at its console: it did not come back from the reboot, or not in time"
             return Status.UNREACHABLE, f"lost in its reboot: {lost.message}", remedy
-        return Status.UNREACHABLE, entry.unreachable, _connection_remedy(entry.unreachable)
+        remedy = remedy_for(entry.unreachable) or "try `ssh` to the host by hand with the same user and key"
+        return Status.UNREACHABLE, entry.unreachable, remedy
     if entry.plan and entry.plan.refusals:
         conflicts = "; ".join(refusal.conflict() for refusal in entry.plan.refusals)
         return Status.REFUSED, conflicts, "; ".join(refusal.remedy for refusal in entry.plan.refusals)
@@ -58,14 +70,14 @@ def judge(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:
         return (
             Status.FAIL,
             f"{told.task}: {told.message}",
-            told.remedy or "mend what the sentence names and run again",
+            told.remedy or remedy_for(told.message) or "mend what the sentence names and run again",
         )
     return _by_checks(entry, checks, verify_wanted)
 
 
-def _connection_remedy(message: str) -> str:
-    found = [remedy for sign, remedy in CONNECTION_REMEDIES if sign.lower() in message.lower()]
-    return found[0] if found else "try `ssh` to the host by hand with the same user and key"
+def remedy_for(message: str) -> str:
+    """What to do about a message, where it is known."""
+    return next((remedy for sign, remedy in REMEDIES if sign.lower() in message.lower()), "")
 
 
 def _by_checks(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgement:

@@ -101,7 +101,7 @@ FAULTS: dict[str, Fault] = {
         "umount /opt/llmprov",
         ("fail", "refused"),
         "(?i)read-only",
-        "writable|write",
+        "for writing",
     ),
     "one session a connection": Fault(f"{DRIFT}{sshd('MaxSessions 1')}", SSHD_AGAIN, ("pass", "warn")),
     "forwarding forbidden": Fault(f"{DRIFT}{sshd('AllowTcpForwarding no')}", SSHD_AGAIN, ("pass", "warn")),
@@ -118,7 +118,7 @@ FAULTS: dict[str, Fault] = {
         "systemctl stop holder",
         ("fail",),
         "lock",
-        "lock",
+        "end it",
         {"preflight_lock_timeout_s": 2},
     ),
     "clock a day off": Fault(
@@ -133,6 +133,11 @@ FAULTS: dict[str, Fault] = {
     ),
     "package gone": Fault(DRIFT, "", ("pass", "warn")),
     "package wrecked": Fault(
-        f"echo broken > {SITE}/yaml/__init__.py", DRIFT, ("fail", "pass", "warn"), "", "", {"verify_imports": ["yaml"]}
+        # Another file in its place: uv links files from its cache, and one written over would be broken there, too.
+        f"rm {SITE}/yaml/__init__.py; echo broken > {SITE}/yaml/__init__.py",
+        DRIFT,
+        ("fail",),
+        "yaml does not import",
+        "",
     ),
 }

@@ -22,7 +22,7 @@ import time
 import pytest
 import yaml
 
-from tests.conftest import LLMPROV
+from tests.conftest import LLMPROV, ROOT
 from tests.lab.conftest import CONDA
 from tests.lab.test_roles import Playbook
 
@@ -392,6 +392,30 @@ def test_conda_comes_and_goes(fresh, llmprov, tmp_path):
     assert set(after.splitlines()) - set(before.splitlines()) == set()
     assert set(before.splitlines()) - set(after.splitlines()) == set()
     assert pending(llmprov("plan", inventory, *gone).row("freshc1")) == {}
+
+
+def test_a_user_without_root_provisions_under_a_prefix_of_their_own(fresh, llmprov, tmp_path):
+    lab = fresh(1)
+    sh = lambda script: lab.sh("freshc1", script)  # noqa: E731
+    sh("apt-get -qq -y install --no-install-recommends python3 >/dev/null 2>&1; rm /etc/sudoers.d/admin")
+    elsewhere = "find / -xdev \\( -path /proc -o -path /run -o -path /home -o -path /var/log -o -path /var/lib/systemd "
+    elsewhere += "-o -name __pycache__ \\) -prune -o -printf '%p %y %m %l\\n' | sort"
+    before = sh(elsewhere)
+    example = yaml.safe_load((ROOT / "inventory/own_prefix.yml").read_text("utf-8"))["all"]["vars"]
+    mine = {"ansible_user": "admin", "prefix": "/home/admin/llm", "miniconda_owner": "admin", "llm_packages": []}
+    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("freshc1"), **{**CONDA, **example, **mine})
+    ran = llmprov("provision", inventory)
+    assert (ran.code, ran.statuses()) == (0, {"freshc1": "pass"}), ran.row("freshc1")["summary"]
+    assert llmprov("provision", inventory, "--no-verify").row("freshc1")["converged"]["changed"] == []
+    assert sh(elsewhere) == before
+    assert sh("find /home/admin/llm ! -user admin") == ""
+    # What belongs to every user of the host is root's, and is refused in words.
+    ran = llmprov("provision", inventory, "--no-verify", "-e", "llm_env_on_path=true")
+    assert ran.code == 3
+    assert "/etc/profile.d" in ran.row("freshc1")["summary"]
+    gone = ["-e", "conda_env_state=absent", "-e", "miniconda_state=absent"]
+    assert llmprov("provision", inventory, "--no-verify", *gone).code == 0
+    assert sh(elsewhere) == before
 
 
 def test_another_version_of_conda_goes_over_the_old_one_and_back(conda_lab, llmprov, inventory):

@@ -15,6 +15,7 @@ import pytest
 
 from llmprov.lab import Fleet
 from tests.conftest import LLMPROV
+from tests.lab.cable import bad_cable
 from tests.lab.conftest import Lab
 from tests.lab.traces import left_here, left_on_host, listeners, processes, quick_link, slow_link, until
 
@@ -203,3 +204,89 @@ def test_a_hold_ends_with_its_owner(lab, llmprov, inventory, begin, bare):
     out, err = second.communicate(timeout=200)
     assert second.returncode == 0, err
     assert json.loads(out)["hosts"][0]["status"] == "pass"
+
+
+def test_a_host_that_loses_its_power_mid_task_and_comes_back_is_told_and_mended(lab, llmprov, inventory, begin, bare):
+    run = begin("provision")
+    until(lambda: is_fetching(lab), "a transfer")
+    lab.host("ends1").stop()
+    lab.fleet.restart("ends1")
+    out, err = run.communicate(timeout=200)
+    assert run.returncode == 4, err
+    (row,) = json.loads(out)["hosts"]
+    assert row["status"] == "unreachable", row["summary"]
+    assert "ends1" in err
+    assert llmprov("provision", inventory, "--no-verify").code == 0
+    assert left_on_host(lab, "ends1") == []
+
+
+def test_a_host_that_reboots_by_itself_mid_run_is_told_and_mended(lab, llmprov, inventory, begin, bare):
+    run = begin("provision")
+    until(lambda: is_fetching(lab), "a transfer")
+    lab.sh("ends1", "systemctl reboot")
+    out, err = run.communicate(timeout=200)
+    assert run.returncode in (3, 4), err
+    (row,) = json.loads(out)["hosts"]
+    assert row["status"] in ("unreachable", "fail"), row["summary"]
+    lab.host("ends1").wait_ready()
+    assert llmprov("provision", inventory, "--no-verify").code == 0
+    assert left_on_host(lab, "ends1") == []
+
+
+def test_a_depot_that_is_killed_mid_transfer_is_started_again(lab, begin, bare):
+    run = begin("provision", "--no-verify")
+    until(lambda: is_fetching(lab), "a transfer")
+    servers = [pid for pid in map(int, re.findall(r"^ *(\d+)", ps(), re.M)) if "depot.server" in command_line(pid)]
+    for pid in servers:
+        os.kill(pid, signal.SIGKILL)
+    assert servers
+    quick_link("ends1")
+    _, err = run.communicate(timeout=200)
+    assert run.returncode == 0, err
+    assert left_on_host(lab, "ends1") == []
+
+
+def ps():
+    return subprocess.run(["ps", "-eo", "pid="], capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A folder with room for 40 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("where", ["runs", "temporary files"])
+def test_a_full_disk_on_the_controller_is_told_and_leaves_nothing_half_written(
+    lab, llmprov, inventory, small, where, monkeypatch
+):
+    (small / "filler").write_bytes(b"x" * 36_000)
+    given = ("--runs", str(small / "runs")) if where == "runs" else ()
+    if where == "temporary files":
+        monkeypatch.setenv("TMPDIR", str(small))
+    ran = llmprov("verify", inventory, *given)
+    assert ran.code == 1
+    assert "No space left on device" in ran.err
+    assert "Traceback" not in ran.err
+    assert str(small) in ran.err
+    assert [p.name for p in small.rglob("*") if "partial" in p.name or p.name.startswith("llmprov-run-")] == []
+    monkeypatch.undo()
+    assert llmprov("verify", inventory).code == 0
+
+
+def test_a_long_and_lossy_link_is_slow_and_nothing_else(lab, llmprov, inventory, begin):
+    assert llmprov("provision", inventory, "--no-verify").code == 0
+    lab.sh("ends1", "rm -rf /opt/llmprov/envs/llm/lib/python3.11/site-packages/PyYAML* /opt/llmprov/depot/*yaml*")
+    # 300 ms there and back, and of a hundred frames two lost.
+    with bad_cable(lab.host("ends1"), "br-ends", delay_s=0.15, loss=0.01):
+        ran = llmprov("provision", inventory)
+        checked = begin("check")
+        said = checked.communicate(timeout=100)
+    assert ran.statuses() == {"ends1": "pass"}, ran.row("ends1")["summary"]
+    assert ran.row("ends1")["converged"]["changed"]
+    assert checked.returncode == 0, said
+    assert left_on_host(lab, "ends1") == []

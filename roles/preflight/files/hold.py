@@ -5,8 +5,8 @@ among the kernel's sockets: it goes with the process that has it, whatever becom
 there is told who holds it; the guard of the run (module_utils/llmprov_guard.py) listens there for its end. Python 3.9.
 
 Arguments: what is told of the run, as JSON; seconds to wait for another run; the folder that goes with the run.
-Prints one line of JSON: `held`; `waited`, whether for another run; `by`, what another holder tells, and `user`, who that
-is on this host.
+Prints one line of JSON: `held`; `waited`, whether for another run; `by`, what another holder tells, and `user`, who
+that is on this host.
 """
 
 import json

@@ -1,0 +1,137 @@
+"""Holding a host, on this machine: the program that hosts are given, and what is made of its answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmprov.run import hold, lifetime
+from llmprov.run.hold import Holding
+from tests.conftest import ROOT
+
+#: Under a name of the test's own, so that no run on this machine is in its way.
+SCRIPT = (
+    (ROOT / "roles/preflight/files/hold.py").read_text().replace("\\0llmprov-run", f"\\0llmprov-test-{os.getpid()}")
+)
+
+
+@pytest.fixture
+def holder():
+    begun = []
+
+    def start(run, patience_s=0.0):
+        about = json.dumps({"run": run, "who": "ann", "from": "ctl1", "since": "today", "command": "llmprov verify"})
+        argv = [sys.executable, "-I", "-S", "-c", SCRIPT, about, str(patience_s), "/nonexistent/folder"]
+        begun.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def wait_for_a_question():
+    """Until somebody is connected to the holder: a second socket of its name."""
+    deadline = time.monotonic() + 20
+    while Path("/proc/net/unix").read_text().count(f"@llmprov-test-{os.getpid()}") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def answer(process):
+    return json.loads(process.stdout.readline())
+
+
+def test_the_first_holds_and_the_second_is_told_by_whom(holder):
+    assert answer(holder("r1")) == {"held": True, "waited": False}
+    told = answer(holder("r2"))
+    assert told["held"] is False
+    assert (told["by"]["run"], told["by"]["who"]) == ("r1", "ann")
+    assert hold._read(json.dumps(told)).by.startswith("`llmprov verify` of ann@ctl1 since today (run r1, as ")
+
+
+def test_names_of_one_host_in_one_run_share_it(holder):
+    assert answer(holder("r1"))["held"]
+    again = holder("r1")
+    assert answer(again)["held"]
+    assert again.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("end", [lambda p: p.stdin.close(), lambda p: p.kill()])
+def test_who_waits_has_it_when_the_owner_ends_however_it_ends(holder, end):
+    first = holder("r1")
+    answer(first)
+    second = holder("r2", 30)
+    wait_for_a_question()
+    end(first)
+    assert answer(second) == {"held": True, "waited": True}
+    second.stdin.close()
+    assert second.wait(timeout=10) == 0
+
+
+def test_who_waits_stops_waiting_with_its_own_run(holder):
+    answer(holder("r1"))
+    second = holder("r2", 30)
+    wait_for_a_question()
+    second.stdin.close()
+    assert second.wait(timeout=10) == 0
+    assert second.stdout.read() == ""
+
+
+@given(st.text() | st.recursive(st.none() | st.booleans() | st.text(), st.lists).map(json.dumps))
+def test_nothing_that_a_host_answers_breaks_or_holds(text):
+    found = hold._read(text)
+    assert isinstance(found, Holding)
+    assert not found.held
+
+
+@given(st.dictionaries(st.sampled_from(["run", "who", "from", "command", "since"]), st.text()), st.text())
+def test_what_another_holder_says_stays_one_line(by, user):
+    told = hold._read(json.dumps({"held": False, "waited": False, "by": by, "user": user})).by
+    assert told
+    assert "\n" not in told
+    assert "\x1b" not in told
+
+
+def test_a_run_leaves_nothing_and_sweeps_what_killed_ones_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead, foreign = tmp_path / f"{lifetime.PREFIX}dead", tmp_path / "somebody-elses"
+    dead.mkdir()
+    (dead / "owner").write_text("99999999 1")
+    foreign.mkdir()
+    living = lifetime.Lifetime("r0", "verify")
+    run = lifetime.Lifetime("r1", "provision")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [foreign.name, living.directory.name, run.directory.name]
+    )
+    assert run.directory.stat().st_mode & 0o777 == 0o700
+    reader = os.open(run.directory / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 1)
+    run.end()
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    living.end()
+    assert [p.name for p in tmp_path.iterdir()] == [foreign.name]
+
+
+def test_without_a_run_nothing_is_held(monkeypatch):
+    monkeypatch.delenv("LLMPROV_LIFETIME", raising=False)
+    assert not hold.take(object(), "python3", 0).held
+
+
+def test_the_path_of_a_runs_folder_is_short(tmp_path):
+    # Sockets may come to lie in it, and a socket's path may have 107 characters.
+    assert len(str(Path(tempfile.gettempdir()) / f"{lifetime.PREFIX}xxxxxxxx")) < 60

@@ -2,7 +2,8 @@
 
 Prints (a) the floor, (b) a no-op provision, (c) tasks a host, (d) an environment against bare uv, (e) the wrapper's
 memory, (f) bare hosts to conda and torch against pip on each host and against copying the same bytes, (g) bytes fetched
-from outside for one host and for all, (h) verifying one host. Nothing here is an assertion: figures depend on the machine, ratios less so.
+from outside for one host and for all, (h) verifying one host, (l) many names with one in ten dead. Nothing here is an
+assertion: figures depend on the machine, ratios less so.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from llmprov.lab import Fleet
 from tests.conftest import LLMPROV
 
 HOSTS, ALIASES, REPEATS = 8, 200, 5
+#: How long Ansible waits for a connection, in seconds, unless told otherwise.
+CONNECT_S = 10
 RANGE = "10.77.48.0/24"
 VARIABLES = {
     "llm_env_manager": "venv",
@@ -205,6 +208,25 @@ def report_runs(bench: Bench, full: Path) -> None:
     say(f"(c) tasks a host: no-op {tasks_per_host(run)[0]:.1f}, full run {tasks_per_host(full)[0]:.1f}")
 
 
+def report_dead(bench: Bench, alive: Path) -> None:
+    """(l): one in ten of the names leads to an address where nobody is."""
+    some_dead = bench.folder / "dead.yml"
+    content = yaml.safe_load(alive.read_text())
+    for about in list(content["all"]["hosts"].values())[::10]:
+        about["ansible_host"] = RANGE.replace(".0/24", ".250")
+    some_dead.write_text(yaml.safe_dump(content))
+    walls = []
+    for inventory in (alive, some_dead):
+        argv = [LLMPROV, "provision", "-i", str(inventory), "--no-verify"]
+        place = tempfile.mkdtemp(dir=bench.folder)
+        walls.append(timed(lambda: subprocess.run(argv, cwd=place, env=cold(), capture_output=True)))  # noqa: B023
+    limit = 1.5 * walls[0] + CONNECT_S
+    say(
+        f"(l) no-op provision of {ALIASES} names, one in ten dead: {walls[1]:.1f} s, all alive {walls[0]:.1f} s; wanted at "
+        f"most 1.5 x that and {CONNECT_S} s for a connection = {limit:.1f} s"
+    )
+
+
 def report_environment(bench: Bench) -> None:
     for warm in (False, True):
         # By turns, so that a slow minute of the network falls on both.
@@ -275,6 +297,7 @@ def main() -> None:
             report_runs(bench, full)
             aliases = bench.inventory("aliases.yml", [f"alias{i:03}" for i in range(ALIASES)])
             say(f"(e) wrapper with {ALIASES} aliases: {bench.wrapper_peak_mb(aliases):.0f} MB; wanted under 150 MB")
+            report_dead(bench, aliases)
             say(
                 f"(h) verify of one host, quick, measurements and all: {bench.verify_s():.1f} s; wanted under 15 s beyond them"
             )

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from llmprov.check import keys
-from llmprov.check.probe import Stop, Trail, commands, openssh_runner, walk
+from llmprov.check.probe import Stop, Trail, commands, door, openssh_runner, walk
 from llmprov.check.target import Target, settings, target
 from llmprov.errors import UsageError
 from llmprov.model.reach import Reach, ReachStep, StepStatus
@@ -93,9 +93,10 @@ def _openssh(one: Target) -> str:
     wait = f"ConnectTimeout={int(one.timeout_s)}"
     argv = [one.executable, *one.arguments, "-o", "BatchMode=yes", "-o", wait, one.alias, "true"]
     try:
-        done = subprocess.run(
-            argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=4 * one.timeout_s
-        )
+        with door(one):
+            done = subprocess.run(
+                argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=4 * one.timeout_s
+            )
     except subprocess.TimeoutExpired:
         return "it came to no end"
     # 255 is OpenSSH's own; any other code is the host's shell's, which was reached.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import re
 import shlex
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +22,14 @@ from llmprov.check.target import Target
 from llmprov.model.reach import Reach, ReachStep, StepStatus
 from llmprov.report.text import plain
 
+# paramiko tells of every connection that fails; so do the steps, in better words.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
 #: A word that a shell must echo alone: whatever else it prints, its profile did.
 WORD = "llmprov-check"
+
+#: Connections to one sshd that have not logged in yet; it drops some from the tenth on (MaxStartups 10:30:100).
+KNOCKING = 6
 
 #: How long a command on a host may take, in seconds: sudo with a broken name service takes its time.
 COMMAND_S = 30.0
@@ -67,13 +76,25 @@ class Trail:
         self.steps.append(ReachStep(name=name, status=StepStatus.SKIPPED, says=says))
 
 
+@functools.cache
+def _door(place: str) -> threading.Semaphore:
+    return threading.Semaphore(KNOCKING)
+
+
+def door(target: Target) -> threading.Semaphore:
+    """A turn at the sshd that this target is reached by: its own, or that of the host it is behind."""
+    jump = target.first("proxyjump", "none")
+    return _door(f"{target.first('hostname', target.alias)}:{target.port}" if jump == "none" else jump)
+
+
 def walk(target: Target) -> Reach:
     """Go as far towards a host as it lets us."""
     trail = Trail()
     transport: paramiko.Transport | None = None
     try:
-        transport = _connect(target, trail)
-        _login(target, transport, trail)
+        with door(target):
+            transport = _connect(target, trail)
+            _login(target, transport, trail)
         commands(target, trail, _runner(transport))
     except Stop:
         pass

@@ -110,9 +110,8 @@ class Session:
 
 def started(process: int) -> str:
     """When a process began, in the words of /proc or ps: with its id it names the process for good."""
-    stat = Path(f"/proc/{process}/stat")
-    if stat.exists():
-        return stat.read_text("utf-8").rpartition(")")[2].split()[19]
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()[19]
     said = subprocess.run(
         ["ps", "-o", "lstart=", "-p", str(process)], capture_output=True, text=True, check=False
     ).stdout

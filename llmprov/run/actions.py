@@ -167,8 +167,8 @@ def _observe_without_python(action: Any) -> Observation:
 
 def hold(action: Any, task_vars: Variables) -> Result:
     """Hold the host for this run until it ends, and have what it starts there ended with it."""
-    if action._task.check_mode:
-        return {"changed": False, "msg": "nothing is held in check mode"}
+    if action._task.check_mode or not holding.wanted():
+        return {"changed": False, "msg": "only llmprov's own commands hold a host, and not in check mode"}
     held = _take(action, Planned.of(task_vars))
     if held.get("failed"):
         return held

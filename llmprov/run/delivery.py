@@ -20,6 +20,9 @@ from llmprov.run import hold
 
 Result = dict[str, Any]
 
+#: How often a tunnel that was lost is made anew.
+TRIES = 3
+
 
 def session(depot: DepotVars) -> Session:
     """What the forks of this Ansible share: they are children of one process."""
@@ -87,16 +90,22 @@ class Delivery:
         return self._by_sftp(artifacts, files)
 
     def _by_forward(self, artifacts: list[Artifact], shared: Session) -> Result | None:
-        """Through the open connection; None where it cannot be. A server that was killed meanwhile is started again."""
-        while True:
+        """Through the open connection; None where it cannot be.
+
+        Where the way is gone on the host's side, it is made anew: the server was killed and starts again, or the host
+        rebooted and its tunnel went with that.
+        """
+        for tries in range(TRIES, 0, -1):
             server = shared.server()
             with _forward(self.action._connection, shared, server.port) as port:
                 if not port:
                     return None
                 url = f"http://127.0.0.1:{port}/{server.token}/"
                 done = self._module(_rows(artifacts), fetch=True, base_url=url)
-            if not done.get("failed") or shared.server() == server:
+            refused = "Connection refused" in str(done.get("msg", ""))
+            if not done.get("failed") or tries == 1 or not (refused or shared.server() != server):
                 return done
+        return None
 
     def _lacking(self, artifacts: list[Artifact]) -> tuple[list[Artifact], Result]:
         """The artifacts that the host lacks, and what it answered."""

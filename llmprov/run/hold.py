@@ -17,6 +17,7 @@ from typing import Any
 
 from llmprov.report.text import plain
 from llmprov.run.content import roles_directory
+from llmprov.run.lifetime import owner
 
 #: How long a host may take to answer, in seconds, beside what it is told to wait.
 ANSWER_S = 15.0
@@ -33,6 +34,11 @@ class Holding:
     why: str = ""
 
 
+def wanted() -> bool:
+    """Whether this Ansible belongs to a run of llmprov's."""
+    return "LLMPROV_LIFETIME" in os.environ
+
+
 def take(connection: Any, python: str, patience_s: float) -> Holding:
     """Hold the host until the run ends, waiting up to `patience_s` seconds for another run on it.
 
@@ -41,9 +47,9 @@ def take(connection: Any, python: str, patience_s: float) -> Holding:
         python: the host's Python.
         patience_s: how long to wait, in seconds.
     """
-    folder = os.environ.get("LLMPROV_LIFETIME", "")
-    if not folder:
+    if not wanted():
         return Holding(False, why="only llmprov's own commands hold a host")
+    folder = os.environ["LLMPROV_LIFETIME"]
     about = (Path(folder) / "about.json").read_text("utf-8")
     script = (roles_directory() / "preflight/files/hold.py").read_text("utf-8")
     words = [python, "-I", "-S", "-c", script, about, str(patience_s), f"~/.ansible/tmp-{json.loads(about)['run']}"]
@@ -58,7 +64,7 @@ def take(connection: Any, python: str, patience_s: float) -> Holding:
             process = subprocess.Popen(argv, stdin=alive, stdout=out, stderr=out, start_new_session=True)
     finally:
         os.close(alive)
-    (answer.parent / str(process.pid)).touch()
+    (answer.parent / str(process.pid)).write_text(owner(process.pid), encoding="utf-8")
     return _answer(process, answer, patience_s)
 
 

@@ -136,6 +136,10 @@ class Ledger:
         elif plan.refusals:
             entry.plan = entry.plan.model_copy(update={"refusals": plan.refusals})
 
+    def untouched(self) -> bool:
+        """Whether no task has begun on any host."""
+        return not any(entry.doing for entry in self.entries.values())
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     def reachable(self) -> list[str]:

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llmprov.depot.session import started
+from llmprov.errors import LlmprovError
 
 #: Names of the folders of runs, among the machine's temporary files.
 PREFIX = "llmprov-run-"
@@ -34,17 +35,30 @@ END_S = 3.0
 
 
 class Lifetime:
-    """A folder for the files of a run's processes, and the pipe that ends with this process."""
+    """A folder for the files of a run's processes, and the pipe that ends with this process.
+
+    Raises:
+        LlmprovError: there is no room for temporary files.
+    """
 
     def __init__(self, run: str, command: str) -> None:
         sweep()
         self.run = run
         self.directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-        (self.directory / "owner").write_text(_owner(os.getpid()), encoding="utf-8")
+        try:
+            self._alive = self._begin(command)
+        except OSError as error:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            where = tempfile.gettempdir()
+            raise LlmprovError(f"{where} takes no files ({error.strerror}): make room, or set TMPDIR") from None
+
+    def _begin(self, command: str) -> int:
+        """Fill the folder; returns the end of the pipe that this process alone has."""
+        (self.directory / "owner").write_text(owner(os.getpid()), encoding="utf-8")
         about = {
-            "run": run,
+            "run": self.run,
             "command": f"llmprov {command}",
-            "who": getpass.getuser(),
+            "who": _user(),
             "from": socket.gethostname(),
             "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
         }
@@ -54,8 +68,10 @@ class Lifetime:
         os.mkfifo(alive, 0o600)
         # Opening for writing waits for a reader, so there is one for that long.
         reader = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
-        self._alive = os.open(alive, os.O_WRONLY)
-        os.close(reader)
+        try:
+            return os.open(alive, os.O_WRONLY)
+        finally:
+            os.close(reader)
 
     def environment(self) -> dict[str, str]:
         """What Ansible and its plugins are told of the run."""
@@ -69,14 +85,37 @@ class Lifetime:
         with contextlib.suppress(OSError):
             os.close(self._alive)
         deadline = time.monotonic() + END_S
-        while any(map(_lives, self._holders())) and time.monotonic() < deadline:
+        while (holders := self._holders()) and time.monotonic() < deadline:
             # A process that is no child of ours tells nobody of its end.
             time.sleep(0.02)
+        for process in holders:
+            # Its host is dead, or the network is: there is nothing to wait for.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _holders(self) -> list[int]:
-        """The connections that hold a host, by process id."""
-        return [int(path.name) for path in (self.directory / "holding").glob("[0-9]*")]
+        """The connections that still hold a host, by process id."""
+        notes = (self.directory / "holding").glob("[0-9]*")
+        return [int(note.name) for note in notes if _runs(note.read_text("utf-8"))]
+
+
+def owner(process: int) -> str:
+    """A process, and when it began: with both it is named for good."""
+    return f"{process} {started(process)}"
+
+
+def _runs(named: str) -> bool:
+    """Whether a process that `owner` named runs."""
+    process, _, _ = named.partition(" ")
+    return process.isdecimal() and _lives(int(process)) and owner(int(process)) == named
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def tether() -> None:
@@ -85,10 +124,6 @@ def tether() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _owner(process: int) -> str:
-    return f"{process} {started(process)}"
 
 
 def _lives(process: int) -> bool:
@@ -108,6 +143,5 @@ def sweep() -> None:
         with contextlib.suppress(OSError):
             if directory.lstat().st_uid != os.geteuid():
                 continue
-            process, _, began = (directory / "owner").read_text("utf-8").partition(" ")
-            if not (_lives(int(process)) and started(int(process)) == began):
+            if not _runs((directory / "owner").read_text("utf-8")):
                 shutil.rmtree(directory, ignore_errors=True)

@@ -37,11 +37,14 @@ REMEDIES = (
     ("Incorrect sudo password", "give this host's sudo password: --ask-become-pass, or ansible_become_password"),
     (
         "must have a tty",
-        "take requiretty out of the host's sudoers, or set ansible_pipelining: false for it, so that sudo gets a terminal",
+        "take requiretty out of the host's sudoers; or set ansible_pipelining: false for it: then sudo has a terminal",
     ),
     ("login shell ended", "look for `exit` in the login user's shell profile (~/.bashrc, ~/.profile, /etc/profile.d)"),
     ("printed no result", "make sure that the host's python3 works: `ssh HOST python3 --version`"),
     ("held the package lock", "let it finish or end it, then run again"),
+    ("Failed to fetch", "mend the package sources of the host (/etc/apt/sources.list), then run again"),
+    ("Unable to locate package", "mend the package sources of the host (/etc/apt/sources.list), then run again"),
+    ("has no installation candidate", "mend the package sources of the host (/etc/apt/sources.list), then run again"),
     ("No space left on device", "make room on the file system that the sentence names, then run again"),
     ("Read-only file system", "mount it for writing, or install elsewhere (llm_env_path)"),
 )

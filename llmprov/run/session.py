@@ -214,9 +214,9 @@ def run(
     directory = RunDirectory.create(runs) if runs is not None else None
     try:
         return session.execute(directory)
-    except UsageError:
-        # Nothing ran on any host: a directory without a report would only be in the way.
-        if directory:
+    except LlmprovError as error:
+        # Where nothing ran on any host, a directory without a report would only be in the way.
+        if directory and (isinstance(error, UsageError) or session.ledger.untouched()):
             shutil.rmtree(directory.path, ignore_errors=True)
         raise
     except OSError as error:

@@ -151,6 +151,18 @@ def test_unreachable_hosts_do_not_spoil_the_others(provisioned, llmprov, tmp_pat
     jsonschema.validate(ran.fleet, SCHEMA)
 
 
+def test_two_hundred_names_of_which_one_in_ten_is_dead(provisioned, llmprov, tmp_path):
+    hosts = {f"name{i:03}": {"ansible_host": provisioned.host(f"test{1 + i % 2}").address} for i in range(200)}
+    dead = sorted(hosts)[::10]
+    for name in dead:
+        hosts[name] = {"ansible_host": "10.77.32.250"}
+    ran = llmprov("provision", provisioned.inventory(tmp_path / "hosts.yml", hosts), "--no-verify")
+    assert ran.code == 4
+    assert sorted(ran.statuses()) == sorted(hosts)
+    assert sorted(name for name, status in ran.statuses().items() if status == "unreachable") == dead
+    assert all(row["remedy"] for row in ran.fleet["hosts"])
+
+
 def test_hosts_that_share_a_hostname_and_hosts_with_odd_names_have_their_own_rows(provisioned, llmprov, tmp_path):
     names = ["rack1/gpu01", "köln-β", "with space", "UPPER", "upper", "%2e%2e", "a" * 120]
     address = {"ansible_host": provisioned.host("test2").address}
@@ -229,6 +241,20 @@ def test_a_full_disk_is_refused_before_anything_is_installed(fresh, llmprov, tmp
     ran = llmprov("provision", tmp_path / "hosts.yml", "--no-verify", "-e", "preflight_min_free_gb=0")
     assert (ran.code, ran.statuses()) == (3, {"fresh1": "fail"})
     assert "No space left" in ran.row("fresh1")["summary"]
+
+
+def test_a_broken_package_index_is_told_in_apts_words_and_mended(fresh, llmprov, tmp_path):
+    lab = fresh(1)
+    lab.sh("fresh1", "mkdir /root/apt; mv /etc/apt/sources.list* /root/apt/; rm -rf /var/lib/apt/lists/*")
+    lab.sh("fresh1", "echo 'deb http://127.0.0.1:9/debian bookworm main' > /etc/apt/sources.list")
+    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1"))
+    ran = llmprov("provision", inventory, "--no-verify")
+    assert (ran.code, ran.statuses()) == (3, {"fresh1": "fail"})
+    assert "127.0.0.1" in ran.row("fresh1")["summary"]
+    assert "sources" in ran.row("fresh1")["remedy"]
+    lab.sh("fresh1", "rm /etc/apt/sources.list; mv /root/apt/* /etc/apt/")
+    ran = llmprov("provision", inventory, "--no-verify", "-e", "pytorch_state=absent")
+    assert ran.code == 0, ran.row("fresh1")["summary"]
 
 
 def test_a_disk_that_fills_half_way_leaves_the_old_environment_in_use(fresh, llmprov, tmp_path):

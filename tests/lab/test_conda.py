@@ -15,9 +15,11 @@ environments users cannot see       test_every_user_can_run_it
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -416,6 +418,19 @@ def test_a_user_without_root_provisions_under_a_prefix_of_their_own(fresh, llmpr
     gone = ["-e", "conda_env_state=absent", "-e", "miniconda_state=absent"]
     assert llmprov("provision", inventory, "--no-verify", *gone).code == 0
     assert sh(elsewhere) == before
+
+
+def test_an_installer_cut_short_is_never_run(conda_lab, llmprov, inventory, tmp_path):
+    kit = yaml.safe_load(conda_lab.fleet.inventory.read_text("utf-8"))["all"]["vars"]
+    whole = Path(kit["miniconda_url"].removeprefix("file://"))
+    short = tmp_path / whole.name
+    short.write_bytes(whole.read_bytes()[:-100])
+    about = {"miniconda_prefix": "/srv/short/conda", "miniconda_sha256": hashlib.sha256(b"another").hexdigest()}
+    for url in (str(short), kit["miniconda_url"]):
+        ran = llmprov("provision", inventory("conda1", **about, miniconda_url=url), "-t", "miniconda", "--no-verify")
+        assert (ran.code, ran.statuses()) == (3, {"conda1": "fail"})
+        assert about["miniconda_sha256"] in ran.row("conda1")["summary"]
+        assert conda_lab.sh("conda1", "ls -A /srv/short 2>/dev/null || true") == ""
 
 
 def test_another_version_of_conda_goes_over_the_old_one_and_back(conda_lab, llmprov, inventory):

@@ -19,6 +19,9 @@ UNTIL_REBOOT = ("declared.nvidia_driver", "driver.", "torch.cuda", "gpu", "fabri
 
 #: What ssh, sudo and others say -> what to do. Searched in order; the first that stands in the message wins.
 REMEDIES = (
+    ("Failed to fetch", "mend the package sources of the host (/etc/apt/sources.list), then run again"),
+    ("Unable to locate package", "mend the package sources of the host (/etc/apt/sources.list), then run again"),
+    ("has no installation candidate", "mend the package sources of the host (/etc/apt/sources.list), then run again"),
     (
         "Host key verification failed",
         "compare the host's key with the pinned one; if the host was rebuilt, pin it anew",
@@ -42,9 +45,6 @@ REMEDIES = (
     ("login shell ended", "look for `exit` in the login user's shell profile (~/.bashrc, ~/.profile, /etc/profile.d)"),
     ("printed no result", "make sure that the host's python3 works: `ssh HOST python3 --version`"),
     ("held the package lock", "let it finish or end it, then run again"),
-    ("Failed to fetch", "mend the package sources of the host (/etc/apt/sources.list), then run again"),
-    ("Unable to locate package", "mend the package sources of the host (/etc/apt/sources.list), then run again"),
-    ("has no installation candidate", "mend the package sources of the host (/etc/apt/sources.list), then run again"),
     ("No space left on device", "make room on the file system that the sentence names, then run again"),
     ("Read-only file system", "mount it for writing, or install elsewhere (llm_env_path)"),
 )

@@ -151,12 +151,13 @@ def test_unreachable_hosts_do_not_spoil_the_others(provisioned, llmprov, tmp_pat
     jsonschema.validate(ran.fleet, SCHEMA)
 
 
-def test_two_hundred_names_of_which_one_in_ten_is_dead(provisioned, llmprov, tmp_path):
-    hosts = {f"name{i:03}": {"ansible_host": provisioned.host(f"test{1 + i % 2}").address} for i in range(200)}
+def test_of_many_names_one_in_ten_is_dead(provisioned, llmprov, tmp_path):
+    hosts = {f"name{i:03}": {"ansible_host": provisioned.host(f"test{1 + i % 2}").address} for i in range(60)}
     dead = sorted(hosts)[::10]
     for name in dead:
         hosts[name] = {"ansible_host": "10.77.32.250"}
-    ran = llmprov("provision", provisioned.inventory(tmp_path / "hosts.yml", hosts), "--no-verify")
+    # Two hundred are in `make bench`; and two hosts take only so many that log in at once.
+    ran = llmprov("provision", provisioned.inventory(tmp_path / "hosts.yml", hosts), "--no-verify", "-f", "16")
     assert ran.code == 4
     assert sorted(ran.statuses()) == sorted(hosts)
     assert sorted(name for name, status in ran.statuses().items() if status == "unreachable") == dead

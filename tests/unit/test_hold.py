@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -135,3 +136,39 @@ def test_without_a_run_nothing_is_held(monkeypatch):
 def test_the_path_of_a_runs_folder_is_short(tmp_path):
     # Sockets may come to lie in it, and a socket's path may have 107 characters.
     assert len(str(Path(tempfile.gettempdir()) / f"{lifetime.PREFIX}xxxxxxxx")) < 60
+
+
+@pytest.fixture
+def guard():
+    path = ROOT / "roles/preflight/module_utils/llmprov_guard.py"
+    spec = importlib.util.spec_from_file_location("llmprov_guard", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_guard_ends_what_carries_the_runs_name_and_nothing_else(guard):
+    stubborn = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print(1, flush=True); signal.pause()"
+    begun = {}
+    for name, run, code in (
+        ("polite", "run-1", "import signal; print(1, flush=True); signal.pause()"),
+        ("stubborn", "run-1", stubborn),
+        ("another run's", "run-11", stubborn),
+        ("nobody's", None, stubborn),
+    ):
+        own = {**os.environ, **({"LLMPROV_RUN": run} if run else {})}
+        begun[name] = subprocess.Popen(
+            [sys.executable, "-c", code], env=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert begun[name].stdout.readline() == b"1\n"
+    try:
+        guard.end("run-1")
+        assert begun["polite"].wait(timeout=10) != 0
+        assert begun["stubborn"].wait(timeout=10) == -9
+        assert begun["another run's"].poll() is None
+        assert begun["nobody's"].poll() is None
+    finally:
+        for process in begun.values():
+            process.kill()
+            process.wait()
+            process.stdout.close()

@@ -161,6 +161,8 @@ def test_a_directory_gives_way_to_a_link(environment, tmp_path):
 def verify(tmp_path, monkeypatch):
     """The module. Nobody waits for what it starts, here too: Python's warning of that is left out."""
     monkeypatch.setattr(subprocess.Popen, "__del__", lambda _: None)
+    guard = load("llmprov_guard", ROOT / "roles/preflight/module_utils/llmprov_guard.py")
+    monkeypatch.setitem(sys.modules, "ansible.module_utils.llmprov_guard", guard)
     module = load("llmprov_verify", ROOT / "roles/verify/library/llmprov_verify.py")
     monkeypatch.setattr(module, "PLACE", str(tmp_path))
     return module

@@ -31,8 +31,7 @@ def find(row: HostReport, run: RunInfo) -> Cause | None:
     """The cause of a host's state, or None for one that passed or was not selected."""
     if row.status in STOPPED:
         name, step = STOPPED[row.status]
-        allow = ("llmprov", "provision", "-i", run.inventory[0] if run.inventory else "INVENTORY", "--reboot")
-        command = shlex.join([*allow, "--limit", plain(row.host)]) if row.status is Status.PENDING else ""
+        command = _allowing(row, run) if row.status is Status.PENDING else ""
         return Cause(id=name, says=row.summary or name, step=step, what=row.remedy, command=command)
     if row.failures:
         return Cause(id="task_failed", says=row.summary, step=Step.PROVISION, what=row.remedy)
@@ -43,6 +42,16 @@ def find(row: HostReport, run: RunInfo) -> Cause | None:
         if said:
             return _told(rule, said, row, run)
     return _unexplained(row)
+
+
+def _inventory(run: RunInfo) -> str:
+    """The inventory as a command names it; of a run without one, a word to be filled in."""
+    return run.inventory[0] if run.inventory else "INVENTORY"
+
+
+def _allowing(row: HostReport, run: RunInfo) -> str:
+    """The command that allows a waiting host its reboot."""
+    return shlex.join(["llmprov", "provision", "-i", _inventory(run), "--reboot", "--limit", plain(row.host)])
 
 
 def _unexplained(row: HostReport) -> Cause | None:
@@ -85,7 +94,7 @@ def _told(rule: CauseRule, said: Sequence[Check], row: HostReport, run: RunInfo)
     # A value that does not fill its place stands as what is to be put there.
     words = {
         "host": plain(row.host),
-        "inventory": run.inventory[0] if run.inventory else "INVENTORY",
+        "inventory": _inventory(run),
         "device": f"GPU {label[3:]}" if label else "the host",
         "index": label[3:] or "INDEX",
         "address": plain(device.address) if device and device.address else label[3:] or "INDEX",

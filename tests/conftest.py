@@ -9,9 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 LLMPROV = str(Path(sys.executable).parent / "llmprov")
+
+# How long an example takes is the machine's affair, which has lab hosts to run beside.
+settings.register_profile("llmprov", deadline=None)
+settings.load_profile("llmprov")
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -374,6 +374,10 @@ def gate(action: Any, task_vars: Variables) -> Result:
             break
         # sshd answers before all modules are loaded.
         time.sleep(GATE_PAUSE_S)
+    # What held the host went with its reboot.
+    held = _take(action, planned)
+    if held.get("failed"):
+        return held
     if not wrong:
         arguments = _payload(planned, "gate")
         answer = _module(action, task_vars, "llmprov_verify", {})(**arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import select
 import subprocess
@@ -36,11 +37,35 @@ def left_on_host(lab, name):
 
 
 def left_here(inventory):
-    """What is left of runs of this inventory on the controller."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "stat=,args="], capture_output=True, text=True).stdout.splitlines()
-    programs = [row for row in listed if not row.startswith("Z") and "pytest" not in row]
-    ours = [row[:160] for row in programs if str(inventory) in row or "llmprov.run" in row or "llmprov-run" in row]
-    return [*ours, *map(str, Path(tempfile.gettempdir()).glob("llmprov-run-*"))]
+    """What is left of runs of this inventory on the controller; what other test processes run is theirs."""
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,stat=,args="], capture_output=True, text=True).stdout
+    rows = {
+        int(row[0]): (int(row[1]), row[2], row[3]) for row in (x.split(None, 3) for x in listed.splitlines()) if row[3:]
+    }
+    theirs = {pid for pid, (_, _, args) in rows.items() if "pytest" in args and pid != os.getpid()}
+    found = [
+        f"{pid} {args[:160]}"
+        for pid, (_, state, args) in rows.items()
+        if (str(inventory) in args or "llmprov.run" in args or "llmprov-run" in args)
+        and not state.startswith("Z")
+        and not theirs & set(lineage(pid, rows))
+    ]
+    folders = Path(tempfile.gettempdir()).glob("llmprov-run-*")
+    return found + [str(folder) for folder in folders if not theirs & set(lineage(owner_of(folder), rows))]
+
+
+def lineage(pid, rows):
+    """A process and those that it descends from."""
+    while pid in rows:
+        yield pid
+        pid = rows[pid][0]
+
+
+def owner_of(folder):
+    """The process of a run's folder; 0 where it cannot be told."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int((folder / "owner").read_text().split()[0])
+    return 0
 
 
 def until(what, says, patience_s=60.0):

@@ -172,3 +172,16 @@ def test_the_guard_ends_what_carries_the_runs_name_and_nothing_else(guard):
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+def test_a_guard_that_nobody_holds_the_host_for_ends_nothing(guard):
+    run = f"run-{os.getpid()}"
+    code = "import importlib.util, sys; spec = importlib.util.spec_from_file_location('guard', sys.argv[1]); "
+    code += "guard = importlib.util.module_from_spec(spec); spec.loader.exec_module(guard); "
+    code += f"guard.HOLDER = '\\0llmprov-test-nobody-{run}'; guard.watch(sys.argv[2])"
+    own = {**os.environ, "LLMPROV_RUN": run}
+    with subprocess.Popen(["sleep", "60"], env=own) as at_work:
+        subprocess.run([sys.executable, "-c", code, guard.__file__, run], env=own, check=True, timeout=20)
+        ended = at_work.poll()
+        at_work.kill()
+    assert ended is None

@@ -25,7 +25,7 @@ from llmprov.model import HostReport
 from llmprov.run import outcome
 from tests.lab.conftest import Lab
 from tests.lab.faults import FAULTS
-from tests.lab.traces import left_here, left_on_host, until
+from tests.lab.traces import left_here, left_on_host, place_of_runs, until
 
 LLMPROV = str(Path(sys.executable).parent / "llmprov")
 HOSTS = 8
@@ -48,7 +48,7 @@ class Ended:
 
 
 def begin(inventory: Path, folder: Path) -> subprocess.Popen[str]:
-    argv = [LLMPROV, "provision", "-i", str(inventory), "--json", "--wait", "60"]
+    argv = [LLMPROV, "provision", "-i", str(inventory), "--json", "--wait", "300"]
     return subprocess.Popen(
         argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -83,6 +83,10 @@ class Round:
         return f"seed {self.seed}: {told}; {self.event} ({self.victim}) after {self.moment_s:.1f} s"
 
     def run(self) -> None:
+        with place_of_runs() as place:
+            self._run(place)
+
+    def _run(self, place: Path) -> None:
         hosts = self.lab.of(*self.names)
         for name, fault in self.faults.items():
             hosts[name] |= FAULTS[fault].variables
@@ -97,12 +101,12 @@ class Round:
             assert ended.code == -signal.SIGKILL, ended.said
         else:
             self._check(ended)
-            until(lambda: not left_here(inventory), "nothing is left on the controller", 15)
+            until(lambda: not left_here(place), "nothing is left on the controller", 15)
         self._mend()
         after = begin(inventory, self.folder)
         mended = end(after)
         assert mended.code == 0, {n: (r["status"], r["summary"]) for n, r in mended.rows.items()}
-        until(lambda: not left_here(inventory), "nothing is left on the controller", 15)
+        until(lambda: not left_here(place), "nothing is left on the controller", 15)
         for name in self.names:
             until(lambda name=name: not left_on_host(self.lab, name), f"nothing is left on {name}", 15)
 

@@ -18,7 +18,16 @@ from tests.conftest import LLMPROV
 from tests.lab.cable import bad_cable
 from tests.lab.conftest import Lab
 from tests.lab.faults import DRIFT
-from tests.lab.traces import left_here, left_on_host, listeners, processes, quick_link, slow_link, until
+from tests.lab.traces import (
+    left_here,
+    left_on_host,
+    listeners,
+    place_of_runs,
+    processes,
+    quick_link,
+    slow_link,
+    until,
+)
 
 ADDRESSES = "10.77.38.0/24"
 ENV = "/opt/llmprov/envs/llm"
@@ -41,6 +50,13 @@ def lab():
 @pytest.fixture
 def inventory(lab, tmp_path):
     return lab.inventory(tmp_path / "hosts.yml", lab.of("ends1"))
+
+
+@pytest.fixture(autouse=True)
+def place():
+    """Where the runs of a test have their temporary files."""
+    with place_of_runs() as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -86,7 +102,7 @@ def is_waiting(lab):
     return len([line for line in processes(lab, "ends1") if "Hold this host" in line]) >= 2
 
 
-def test_ctrl_c_ends_the_work_on_hosts_and_leaves_nothing(lab, llmprov, inventory, begin, bare):
+def test_ctrl_c_ends_the_work_on_hosts_and_leaves_nothing(lab, llmprov, inventory, begin, bare, place):
     run = begin("provision")
     until(lambda: is_fetching(lab), "a transfer")
     began = time.monotonic()
@@ -100,12 +116,12 @@ def test_ctrl_c_ends_the_work_on_hosts_and_leaves_nothing(lab, llmprov, inventor
     assert json.loads(out)["hosts"][0]["status"] == "not_run"
     assert took_s < 10  # 5 are promised; this machine may be busy
     assert left == []
-    assert left_here(inventory) == []
+    assert left_here(place) == []
     quick_link("ends1")
     assert llmprov("provision", inventory).code == 0
 
 
-def test_ctrl_c_twice_ends_at_once(lab, inventory, begin, bare):
+def test_ctrl_c_twice_ends_at_once(lab, inventory, begin, bare, place):
     run = begin("provision")
     until(lambda: is_fetching(lab), "a transfer")
     os.killpg(run.pid, signal.SIGINT)
@@ -114,7 +130,7 @@ def test_ctrl_c_twice_ends_at_once(lab, inventory, begin, bare):
     assert run.returncode == 130, err
     assert "Traceback" not in err
     until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 10)
-    until(lambda: not left_here(inventory), "nothing is left", 10)
+    until(lambda: not left_here(place), "nothing is left", 10)
 
 
 def family(root):
@@ -149,7 +165,7 @@ def command_line(pid):
 
 
 @pytest.mark.parametrize("kill", [kill_controller, kill_worker, kill_all])
-def test_a_killed_run_leaves_nothing_and_the_next_converges(lab, llmprov, inventory, begin, bare, kill):
+def test_a_killed_run_leaves_nothing_and_the_next_converges(lab, llmprov, inventory, begin, bare, kill, place):
     run = begin("provision")
     until(lambda: is_fetching(lab), "a transfer")
     kill(run)
@@ -158,18 +174,18 @@ def test_a_killed_run_leaves_nothing_and_the_next_converges(lab, llmprov, invent
     until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 15)
     quick_link("ends1")
     assert llmprov("provision", inventory, "--no-verify").code == 0
-    assert left_here(inventory) == []
+    assert left_here(place) == []
     assert left_on_host(lab, "ends1") == []
 
 
-def test_a_killed_verification_ends_the_payload(lab, llmprov, inventory, begin):
+def test_a_killed_verification_ends_the_payload(lab, llmprov, inventory, begin, place):
     assert llmprov("provision", inventory).code == 0
     run = begin("verify")
     until(lambda: "payload.pyz" in "".join(processes(lab, "ends1")), "a payload")
     os.kill(run.pid, signal.SIGKILL)
     run.communicate(timeout=60)
     until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 15)
-    until(lambda: not left_here(inventory), "nothing is left", 10)
+    until(lambda: not left_here(place), "nothing is left", 10)
     assert llmprov("verify", inventory).code == 0
 
 

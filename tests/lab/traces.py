@@ -36,36 +36,31 @@ def left_on_host(lab, name):
     return [*processes(lab, name), *lab.sh(name, TEMPORARY).split(), *listeners(lab, name)]
 
 
-def left_here(inventory):
-    """What is left of runs of this inventory on the controller; what other test processes run is theirs."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,stat=,args="], capture_output=True, text=True).stdout
-    rows = {
-        int(row[0]): (int(row[1]), row[2], row[3]) for row in (x.split(None, 3) for x in listed.splitlines()) if row[3:]
-    }
-    theirs = {pid for pid, (_, _, args) in rows.items() if "pytest" in args and pid != os.getpid()}
-    found = [
-        f"{pid} {args[:160]}"
-        for pid, (_, state, args) in rows.items()
-        if (str(inventory) in args or "llmprov.run" in args or "llmprov-run" in args)
-        and not state.startswith("Z")
-        and not theirs & set(lineage(pid, rows))
-    ]
-    folders = Path(tempfile.gettempdir()).glob("llmprov-run-*")
-    return found + [str(folder) for folder in folders if not theirs & set(lineage(owner_of(folder), rows))]
+@contextlib.contextmanager
+def place_of_runs():
+    """A folder for temporary files of the runs begun meanwhile, by which their processes are known, too."""
+    before, before_cached = os.environ.get("TMPDIR"), tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="runs-", dir="/tmp") as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before_cached
+            os.environ.pop("TMPDIR")
+            if before is not None:
+                os.environ["TMPDIR"] = before
 
 
-def lineage(pid, rows):
-    """A process and those that it descends from."""
-    while pid in rows:
-        yield pid
-        pid = rows[pid][0]
-
-
-def owner_of(folder):
-    """The process of a run's folder; 0 where it cannot be told."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int((folder / "owner").read_text().split()[0])
-    return 0
+def left_here(place):
+    """What is left on the controller of runs that had their temporary files in `place`: processes and files."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            ours = f"{place}".encode() in (process / "environ").read_bytes()
+            zombie = (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            if ours and not zombie and int(process.name) != os.getpid():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")[:160])
+    return [*found, *map(str, place.iterdir())]
 
 
 def until(what, says, patience_s=60.0):

@@ -133,19 +133,19 @@ def test_a_host_that_comes_back_slowly_is_waited_for(waiting, llmprov, tmp_path)
 
 
 def test_a_host_that_does_not_come_back_stops_the_reboots(waiting, llmprov, tmp_path):
-    inventory = waiting.inventory(tmp_path / "hosts.yml", waiting.of("boot2", "boot1"))
-    wait_again(waiting, "boot1")
+    inventory = waiting.inventory(tmp_path / "hosts.yml", waiting.of("boot1", "boot2"))
     wait_again(waiting, "boot2")
-    waiting.sh("boot2", "systemctl -q disable ssh")
-    before = boot(waiting, "boot1")
+    wait_again(waiting, "boot1")
+    waiting.sh("boot1", "systemctl -q disable ssh")
+    before = boot(waiting, "boot2")
     ran = llmprov("provision", inventory, *DECLARED, "--reboot", "-e", "nvidia_driver_reboot_timeout_s=15")
-    assert ran.row("boot2")["status"] == "unreachable"
-    assert ran.row("boot2")["summary"].startswith("lost in its reboot")
-    assert ran.row("boot1")["status"] == "pending"
-    assert ran.row("boot1")["summary"].endswith("not rebooted: boot2 failed before its turn")
-    assert boot(waiting, "boot1") == before
+    assert ran.row("boot1")["status"] == "unreachable"
+    assert ran.row("boot1")["summary"].startswith("lost in its reboot")
+    assert ran.row("boot2")["status"] == "pending"
+    assert ran.row("boot2")["summary"].endswith("not rebooted: boot1 failed before its turn")
+    assert boot(waiting, "boot2") == before
     assert ran.code == 4
-    waiting.sh("boot2", "systemctl -q enable --now ssh")
+    waiting.sh("boot1", "systemctl -q enable --now ssh")
 
 
 def test_gpus_in_use_are_left_alone_unless_told(waiting, llmprov, tmp_path):

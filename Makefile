@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: help demo demo-down test lint-and-unit lint unit services lab-tests lab-tests-conda lab-tests-hosts bench chaos precision screenshots generate \
-  lab-tests-ends lab-packages test-packages clean
+  lab-packages test-packages clean
 .DEFAULT_GOAL := help
 
 help:
@@ -76,21 +76,16 @@ services: $(VENV)/.dev test-packages
 # The tests of the lab itself look at the whole machine, so they stand alone; then several fleets side by side.
 lab-tests: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/lab/test_lab.py --keep-base
-	@$(MAKE) -s --no-print-directory -j3 --output-sync=target lab-tests-conda lab-tests-hosts lab-tests-ends
+	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lab-tests-conda lab-tests-hosts
 
-# Each of these lists runs beside the rest, on fleets of its own; what runs end in waits more than it works.
-CONDA_TESTS := tests/lab/test_conda.py tests/lab/test_jupyter.py tests/lab/test_reboot.py
-ENDS_TESTS := tests/lab/test_ends.py tests/lab/test_faults.py
+# What stands in this list runs beside the rest, on fleets of its own, so that both take about as long.
+CONDA_TESTS := tests/lab/test_conda.py tests/lab/test_jupyter.py tests/lab/test_reboot.py tests/lab/test_ends.py
 
 lab-tests-conda: $(VENV)/.dev
 	@$(BIN)/python -m pytest --durations=12 $(CONDA_TESTS)
 
-lab-tests-ends: $(VENV)/.dev
-	@$(BIN)/python -m pytest --durations=12 $(ENDS_TESTS)
-
 lab-tests-hosts: $(VENV)/.dev
-	@$(BIN)/python -m pytest --durations=12 tests/lab --ignore=tests/lab/test_lab.py \
-	  $(addprefix --ignore=,$(CONDA_TESTS) $(ENDS_TESTS))
+	@$(BIN)/python -m pytest --durations=12 tests/lab --ignore=tests/lab/test_lab.py $(addprefix --ignore=,$(CONDA_TESTS))
 
 bench: $(VENV)/.dev lab-packages test-packages
 	@$(BIN)/python -m tests.bench_report

@@ -101,14 +101,14 @@ class Round:
             assert ended.code == -signal.SIGKILL, ended.said
         else:
             self._check(ended)
-            until(lambda: not left_here(place), "nothing is left on the controller", 15)
+            until(lambda: not left_here(place), "nothing is left on the controller", 60)
         self._mend()
         after = begin(inventory, self.folder)
         mended = end(after)
         assert mended.code == 0, {n: (r["status"], r["summary"]) for n, r in mended.rows.items()}
-        until(lambda: not left_here(place), "nothing is left on the controller", 15)
+        until(lambda: not left_here(place), "nothing is left on the controller", 60)
         for name in self.names:
-            until(lambda name=name: not left_on_host(self.lab, name), f"nothing is left on {name}", 15)
+            until(lambda name=name: not left_on_host(self.lab, name), f"nothing is left on {name}", 60)
 
     def _break(self, name: str, fault: str) -> None:
         if FAULTS[fault].power_off:

@@ -241,8 +241,10 @@ def _runner(transport: paramiko.Transport) -> Run:
             channel = transport.open_session(timeout=COMMAND_S)
             channel.settimeout(COMMAND_S)
             channel.exec_command(command)
-            channel.sendall(given.encode())
-            channel.shutdown_write()
+            # A command that has ended by now did not want it.
+            with contextlib.suppress(OSError):
+                channel.sendall(given.encode())
+                channel.shutdown_write()
             out = channel.makefile("rb").read(65536)
             err = channel.makefile_stderr("rb").read(65536)
             return channel.recv_exit_status(), out.decode("utf-8", "replace"), err.decode("utf-8", "replace")

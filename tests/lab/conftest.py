@@ -105,7 +105,7 @@ def llmprov_in() -> Callable[[Path], Run]:
                 cwd=directory,
                 capture_output=True,
                 text=True,
-                timeout=300,
+                timeout=600,
                 stdin=subprocess.DEVNULL,
             )
             print(f"$ llmprov {command} {' '.join(argv)} -> {done.returncode}\n{done.stderr}")

@@ -129,8 +129,8 @@ def test_ctrl_c_twice_ends_at_once(lab, inventory, begin, bare, place):
     _, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
     assert "Traceback" not in err
-    until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 10)
-    until(lambda: not left_here(place), "nothing is left", 10)
+    until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 60)
+    until(lambda: not left_here(place), "nothing is left", 60)
 
 
 def family(root):
@@ -171,7 +171,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_converges(lab, llmprov, invent
     kill(run)
     _, err = run.communicate(timeout=60)
     assert run.returncode == (1 if kill is kill_worker else -signal.SIGKILL), err
-    until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 15)
+    until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 60)
     quick_link("ends1")
     assert llmprov("provision", inventory, "--no-verify").code == 0
     assert left_here(place) == []
@@ -184,8 +184,8 @@ def test_a_killed_verification_ends_the_payload(lab, llmprov, inventory, begin, 
     until(lambda: "payload.pyz" in "".join(processes(lab, "ends1")), "a payload")
     os.kill(run.pid, signal.SIGKILL)
     run.communicate(timeout=60)
-    until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 15)
-    until(lambda: not left_here(place), "nothing is left", 10)
+    until(lambda: not left_on_host(lab, "ends1"), "the host ends what runs", 60)
+    until(lambda: not left_here(place), "nothing is left", 60)
     assert llmprov("verify", inventory).code == 0
 
 

@@ -43,7 +43,7 @@ class Answer:
         try:
             work()
         except Exception as error:
-            summary = "%s raised %s: %s" % (name, type(error).__name__, str(error)[:300])
+            summary = "%s raised %s: %s" % (name, type(error).__name__, " ".join(str(error).split())[:300])
             remedy = remedy or "read the evidence; if it names the device, look at the kernel's log"
             self.add([check(name, status, summary, evidence=traceback.format_exc(), remedy=remedy)])
 
@@ -165,15 +165,22 @@ def alone(question: Question, answer: Answer) -> None:
 def world(question: Question, answer: Answer) -> None:
     """Data-parallel training by torchrun, against the sum of what each process does alone."""
     from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     path = answer.path + ".world"
     count, size = question["processes"], question["size"]
     say("training in %d processes by torchrun" % count)
     argv = ["--nnodes=1", "--nproc-per-node=%d" % count, "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    argv += ["--local-addr=127.0.0.1", "--no-python", *command("rank", path, size)]
+    argv += ["--local-addr=127.0.0.1", "--log-dir", os.path.dirname(path), "--no-python", *command("rank", path, size)]
 
     def together() -> None:
-        torchrun.main(argv)
+        try:
+            torchrun.main(argv)
+        except ChildFailedError as error:
+            # The others were ended because this one had failed: it has the reason.
+            number, failure = error.get_first_failure()
+            reason = failure.message["message"] if isinstance(failure.message, dict) else failure.message
+            raise RuntimeError("process %d of %d failed: %s" % (number, count, reason)) from error
         with open(path, encoding="utf-8") as handle:
             told = json.load(handle)
         answer.add(*_world_told(told, question["alone_tokens_per_s"]))
@@ -267,8 +274,13 @@ def main(argv: List[str]) -> None:
     signal.signal(signal.SIGTERM, _stop if argv[0] == "soak" else signal.SIG_DFL)
     if argv[0] == "rank":
         import torch
+        from torch.distributed.elastic.multiprocessing.errors import record
 
-        parallel.rank(torch, argv[2], argv[1])
-        return
+        record(parallel.rank)(torch, argv[2], argv[1])
+        # Without the interpreter's own end: gloo's threads, which live as long as the model, may still be letting go of
+        # a tensor, and one that asks for an interpreter that is ending aborts the process (seen with PyTorch 2.13 and
+        # Python 3.11 on busy processors, up to every second time).
+        sys.stderr.flush()
+        os._exit(0)
     with CleanStdout():
         TASKS[argv[0]](json.load(sys.stdin), Answer(argv[1]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from llmprov.payload.measure import bandwidth, digest, fine_tuning, gpt, input_p
 from llmprov.payload.measure.device import Device
 from llmprov.payload.measure.figures import median, percentile, variation
 from llmprov.payload.measure.gpt import SIZES, Size
-from llmprov.payload.stages import Stage
+from llmprov.payload.stages import HOME, START, Stage
 from llmprov.run.variables import desired_from
 
 # Before Ansible, which other tests bring into this process: it patches sys.intern, and torch then refuses.
@@ -382,6 +384,24 @@ def test_a_stage_that_is_killed_leaves_what_it_had():
     answer = stage.finish(deadline)
     assert "was killed by SIGKILL" in answer["checks"][-1]["summary"]
     assert "memory.bandwidth_gb_s" in {figure["key"] for figure in answer["measurements"]}
+
+
+def test_a_process_of_a_world_that_fails_is_named_with_its_reason():
+    question = {"processes": 2, "size": "no such size", "alone_tokens_per_s": 0}
+    (check,) = Stage("world", "", question).finish(time.monotonic() + 60)["checks"]
+    assert (check["id"], check["status"]) == ("world.run", "fail")
+    assert re.search(r"process [01] of 2 failed: KeyError: 'no such size'", check["summary"])
+
+
+def test_a_process_of_a_world_ends_without_the_end_of_the_interpreter(tmp_path):
+    """Gloo's threads may abort a process whose interpreter is ending."""
+    path = tmp_path / "answer"
+    code = "import atexit; atexit.register(print, 'the interpreter ended'); " + START
+    argv = [sys.executable, "-c", code, HOME, "rank", str(path), "tiny"]
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    ran = subprocess.run(argv, env={**os.environ, **alone}, stdout=subprocess.PIPE, timeout=60, check=True)
+    assert ran.stdout == b""
+    assert json.loads(path.read_text())["world"] == 1
 
 
 SOAK = [sys.executable, "-m", "llmprov.payload", "--level", "soak", "--minutes", "30"]

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo demo-down test lint-and-unit lint unit services lab-tests lab-tests-conda lab-tests-hosts bench chaos precision screenshots generate \
+.PHONY: help demo demo-down test lint-and-unit lint unit services lab-tests lab-tests-own lab-tests-shared bench chaos precision screenshots generate \
   lab-packages test-packages clean
 .DEFAULT_GOAL := help
 
@@ -13,7 +13,7 @@ help:
 	@echo "make demo       a fleet of three hosts on this machine, provisioned, verified, reported"
 	@echo "make demo-down  remove that fleet"
 	@echo "make test       everything CI runs"
-	@echo "make bench      timings, as ratios within one run"
+	@echo "make bench      timings, as ratios within one run; PARTS=mno for some of them"
 	@echo "make chaos      faults at random on eight hosts, for SECONDS=600, from SEED="
 	@echo "make precision  how often the comparison of hosts is right"
 	@echo "make generate   write what follows from llmprov/model: role defaults, argument specs, docs, schema"
@@ -76,20 +76,20 @@ services: $(VENV)/.dev test-packages
 # The tests of the lab itself look at the whole machine, so they stand alone; then several fleets side by side.
 lab-tests: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/lab/test_lab.py --keep-base
-	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lab-tests-conda lab-tests-hosts
+	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lab-tests-own lab-tests-shared
 
 # What stands in this list runs beside the rest, on fleets of its own, so that both take about as long.
-CONDA_TESTS := tests/lab/test_conda.py tests/lab/test_jupyter.py tests/lab/test_reboot.py tests/lab/test_ends.py
+OWN_FLEETS := $(addprefix tests/lab/test_,$(addsuffix .py,conda tomorrow jupyter reboot ends driver_packages))
 
-lab-tests-conda: $(VENV)/.dev
-	@$(BIN)/python -m pytest --durations=12 $(CONDA_TESTS)
+lab-tests-own: $(VENV)/.dev
+	@$(BIN)/python -m pytest --durations=12 $(OWN_FLEETS)
 
-lab-tests-hosts: $(VENV)/.dev
-	@$(BIN)/python -m pytest --durations=12 tests/lab --ignore=tests/lab/test_lab.py $(addprefix --ignore=,$(CONDA_TESTS))
+lab-tests-shared: $(VENV)/.dev
+	@$(BIN)/python -m pytest --durations=12 tests/lab --ignore=tests/lab/test_lab.py $(addprefix --ignore=,$(OWN_FLEETS))
 
 bench: $(VENV)/.dev lab-packages test-packages
-	@$(BIN)/python -m tests.bench_report
-	@$(BIN)/python -m tests.bench
+	@if [ -z "$(PARTS)" ]; then $(BIN)/python -m tests.bench_report; fi
+	@$(BIN)/python -m tests.bench $(PARTS)
 
 # Faults at random on eight hosts: `make chaos SECONDS=3600 SEED=7`.
 SECONDS ?= 600

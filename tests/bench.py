@@ -2,8 +2,9 @@
 
 Prints (a) the floor, (b) a no-op provision, (c) tasks a host, (d) an environment against bare uv, (e) the wrapper's
 memory, (f) bare hosts to conda and torch against pip on each host and against copying the same bytes, (g) bytes fetched
-from outside for one host and for all, (h) verifying one host, (l) many names with one in ten dead. Nothing here is an
-assertion: figures depend on the machine, ratios less so.
+from outside for one host and for all, (h) verifying one host, (l) many names with one in ten dead; from
+`tests/bench_tomorrow.py` (m) a lock, (n) drift, (o) a rebuild. Nothing here is an assertion: figures depend on the machine,
+ratios less so. Letters as arguments choose what is measured.
 """
 
 from __future__ import annotations
@@ -287,22 +288,40 @@ def report_conda(bench: Bench) -> None:
     )
 
 
+def parts(bench: Bench, wanted: str) -> None:
+    """Each part that is wanted, in an order in which one leaves the hosts as the next needs them."""
+    from tests import bench_tomorrow  # which imports this module
+
+    if set(wanted) & set("abcelhdn"):
+        full = bench.provision(bench.inventory("all.yml", bench.names))
+        if set(wanted) & set("abc"):
+            report_runs(bench, full)
+    if "n" in wanted:
+        bench_tomorrow.report_drift(bench)
+    if set(wanted) & set("el"):
+        aliases = bench.inventory("aliases.yml", [f"alias{i:03}" for i in range(ALIASES)])
+        say(f"(e) wrapper with {ALIASES} aliases: {bench.wrapper_peak_mb(aliases):.0f} MB; wanted under 150 MB")
+        report_dead(bench, aliases)
+    if "h" in wanted:
+        say(
+            f"(h) verify of one host, quick, measurements and all: {bench.verify_s():.1f} s; wanted under 15 s beyond them"
+        )
+    if "d" in wanted:
+        report_environment(bench)
+    if "m" in wanted:
+        bench_tomorrow.report_lock(bench)
+    if "o" in wanted:
+        bench_tomorrow.report_rebuild(bench)
+    if set(wanted) & set("fg"):
+        report_conda(bench)
+
+
 def main() -> None:
     fleet = Fleet("bench")
     try:
         fleet.up(HOSTS, address_range=RANGE)
         with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(fleet, Path(folder))
-            full = bench.provision(bench.inventory("all.yml", bench.names))
-            report_runs(bench, full)
-            aliases = bench.inventory("aliases.yml", [f"alias{i:03}" for i in range(ALIASES)])
-            say(f"(e) wrapper with {ALIASES} aliases: {bench.wrapper_peak_mb(aliases):.0f} MB; wanted under 150 MB")
-            report_dead(bench, aliases)
-            say(
-                f"(h) verify of one host, quick, measurements and all: {bench.verify_s():.1f} s; wanted under 15 s beyond them"
-            )
-            report_environment(bench)
-            report_conda(bench)
+            parts(Bench(fleet, Path(folder)), "".join(sys.argv[1:]) or "abcdefghlmno")
     finally:
         fleet.down()
 

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from llmprov import __version__
-from llmprov.cli import _common, check, history, lab, plan, provision, report, verify
-from llmprov.errors import LlmprovError
+from llmprov.cli import _common, check, history, lab, lock, plan, provision, rebuild, report, verify
+from llmprov.errors import Cancelled, LlmprovError
+
+
+class Commands(TyperGroup):
+    """Typer ends a command without a word when ctrl-C is pressed; this says one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Raises Cancelled where a command did not answer ctrl-C itself."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Cancelled("cancelled") from None
+
 
 app = typer.Typer(
     name="llmprov",
+    cls=Commands,
     help="From machines answering on SSH to machines that provably train large models.",
     epilog="Exit codes: 0 every selected host passes · 1 llmprov failed · 2 usage, inventory or variables are wrong · "
     "3 a host failed to converge, was refused or is pending · 4 a selected host was unreachable or not run · "
@@ -22,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(lab.app, name="lab")
-for module in (check, plan, provision, verify, report):
+for module in (check, plan, provision, verify, rebuild, lock, report):
     module.register(app)
 app.add_typer(history.app, name="history")
 
@@ -47,9 +62,6 @@ def main() -> None:
     except LlmprovError as error:
         _common.complain(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _common.complain("cancelled")
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of a pipe (`head`) is gone; nothing more can be said to it.
         sys.stderr.close()

@@ -8,7 +8,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,7 +20,7 @@ from llmprov.model import FleetReport
 from llmprov.report import document, terminal
 from llmprov.report.compare import EFFECT
 from llmprov.report.text import plain
-from llmprov.run import ansible, session
+from llmprov.run import ansible, lock_file, session
 from llmprov.run.progress import progress_for
 from llmprov.run.reporting import Judging
 from llmprov.store.address import address
@@ -57,6 +57,11 @@ WaitOption = Annotated[
     int | None,
     typer.Option("--wait", metavar="SECONDS", min=0, help="Wait for another run that holds a host; else refuse it."),
 ]
+LockedOption = Annotated[
+    bool, typer.Option("--locked", help="Install exactly what the lock says; refuse what is declared otherwise.")
+]
+LockOption = Annotated[Path, typer.Option("--lock", metavar="FILE", help="Where the lock is.")]
+LOCK = Path(lock_file.NAME)
 EFFECT_PERCENT = 100 * EFFECT
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 for inconclusive hosts too.")]
 
@@ -76,78 +81,109 @@ def complain(sentence: str) -> None:
     sys.stderr.write(f"llmprov: {plain(sentence, 4000)}\n")
 
 
-def ansible_options(function: Function) -> Function:
-    """Give a command Ansible's own options and pass them on as `options`; they mean what they mean to Ansible."""
+def takes(name: str, given: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Give a command the options that `given` has as parameters, in the place of its parameter `name`.
 
-    def given(
-        inventory: Annotated[
-            list[str],
-            typer.Option("-i", "--inventory", metavar="INV", help="Inventory, of any kind Ansible reads."),
-        ] = [],  # noqa: B006 - typer reads the default, nobody changes it
-        limit: Annotated[
-            str | None, typer.Option("-l", "--limit", help="Only the hosts that this pattern matches.")
-        ] = None,
-        tags: Annotated[str | None, typer.Option("-t", "--tags", help="Only tasks with these tags.")] = None,
-        skip_tags: Annotated[str | None, typer.Option("--skip-tags", help="No tasks with these tags.")] = None,
-        check: Annotated[bool, typer.Option("-C", "--check", help="Change nothing; tell what would change.")] = False,
-        diff: Annotated[bool, typer.Option("-D", "--diff", help="Show what changes in packages.")] = False,
-        extra_vars: Annotated[
-            list[str],
-            typer.Option("-e", "--extra-vars", metavar="VARS", help="Variables: key=value, JSON, or @FILE."),
-        ] = [],  # noqa: B006
-        forks: Annotated[
-            int | None, typer.Option("-f", "--forks", min=1, help="Hosts at once; default by memory.")
-        ] = None,
-        user: Annotated[str | None, typer.Option("-u", "--user", help="Log in as this user.")] = None,
-        private_key: Annotated[
-            str | None, typer.Option("--private-key", metavar="FILE", help="Log in with this key.")
-        ] = None,
-        become: Annotated[bool, typer.Option("-b", "--become", help="Use sudo on hosts.")] = False,
-        ask_pass: Annotated[bool, typer.Option("-k", "--ask-pass", help="Ask for the SSH password.")] = False,
-        ask_become_pass: Annotated[
-            bool, typer.Option("-K", "--ask-become-pass", help="Ask for the sudo password.")
-        ] = False,
-        ask_vault_pass: Annotated[
-            bool, typer.Option("-J", "--ask-vault-pass", help="Ask for the vault password.")
-        ] = False,
-        vault_password_file: Annotated[
-            list[str],
-            typer.Option("--vault-password-file", metavar="FILE", help="File with the vault password."),
-        ] = [],  # noqa: B006
-        vault_id: Annotated[list[str], typer.Option("--vault-id", metavar="ID", help="Vault identity.")] = [],  # noqa: B006
-    ) -> ansible.Options:
-        flags, passwords = _ask(ask_pass, ask_become_pass, ask_vault_pass)
-        return ansible.Options(
-            inventory=tuple(inventory),
-            limit=limit,
-            tags=tags,
-            skip_tags=skip_tags,
-            check=check,
-            diff=diff,
-            become=become,
-            extra_vars=tuple(extra_vars),
-            forks=forks,
-            vault_password_files=tuple(vault_password_file),
-            vault_ids=tuple(vault_id),
-            user=user,
-            private_key=private_key,
-            passwords=passwords,
-            password_flags=flags,
-        )
+    That parameter is what `given` makes of them.
+    """
 
-    common = inspect.signature(given, eval_str=True)
-    own = inspect.signature(function, eval_str=True)
+    def decorated(function: Function) -> Function:
+        theirs = list(inspect.signature(given, eval_str=True).parameters.values())
 
-    @functools.wraps(function)
-    def command(**values: Any) -> Any:
-        options = given(**{name: values.pop(name) for name in common.parameters})
-        return function(options=options, **values)
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            made = given(**{parameter.name: values.pop(parameter.name) for parameter in theirs})
+            return function(**{name: made}, **values)
 
-    mine = [p for name, p in own.parameters.items() if name != "options"]
-    merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*common.parameters.values(), *mine]]
-    command.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in merged}
-    return command  # type: ignore[return-value]
+        merged: list[inspect.Parameter] = []
+        for own in inspect.signature(function, eval_str=True).parameters.values():
+            merged += theirs if own.name == name else [own]
+        merged = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in merged]
+        command.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
+        return command  # type: ignore[return-value]
+
+    return decorated
+
+
+def _ansible_options(
+    inventory: Annotated[
+        list[str],
+        typer.Option("-i", "--inventory", metavar="INV", help="Inventory, of any kind Ansible reads."),
+    ] = [],  # noqa: B006 - typer reads the default, nobody changes it
+    limit: Annotated[
+        str | None, typer.Option("-l", "--limit", help="Only the hosts that this pattern matches.")
+    ] = None,
+    tags: Annotated[str | None, typer.Option("-t", "--tags", help="Only tasks with these tags.")] = None,
+    skip_tags: Annotated[str | None, typer.Option("--skip-tags", help="No tasks with these tags.")] = None,
+    check: Annotated[bool, typer.Option("-C", "--check", help="Change nothing; tell what would change.")] = False,
+    diff: Annotated[bool, typer.Option("-D", "--diff", help="Show what changes in packages.")] = False,
+    extra_vars: Annotated[
+        list[str],
+        typer.Option("-e", "--extra-vars", metavar="VARS", help="Variables: key=value, JSON, or @FILE."),
+    ] = [],  # noqa: B006
+    forks: Annotated[int | None, typer.Option("-f", "--forks", min=1, help="Hosts at once; default by memory.")] = None,
+    user: Annotated[str | None, typer.Option("-u", "--user", help="Log in as this user.")] = None,
+    private_key: Annotated[
+        str | None, typer.Option("--private-key", metavar="FILE", help="Log in with this key.")
+    ] = None,
+    become: Annotated[bool, typer.Option("-b", "--become", help="Use sudo on hosts.")] = False,
+    ask_pass: Annotated[bool, typer.Option("-k", "--ask-pass", help="Ask for the SSH password.")] = False,
+    ask_become_pass: Annotated[
+        bool, typer.Option("-K", "--ask-become-pass", help="Ask for the sudo password.")
+    ] = False,
+    ask_vault_pass: Annotated[bool, typer.Option("-J", "--ask-vault-pass", help="Ask for the vault password.")] = False,
+    vault_password_file: Annotated[
+        list[str],
+        typer.Option("--vault-password-file", metavar="FILE", help="File with the vault password."),
+    ] = [],  # noqa: B006
+    vault_id: Annotated[list[str], typer.Option("--vault-id", metavar="ID", help="Vault identity.")] = [],  # noqa: B006
+) -> ansible.Options:
+    """Ansible's own options; they mean what they mean to Ansible."""
+    flags, passwords = _ask(ask_pass, ask_become_pass, ask_vault_pass)
+    return ansible.Options(
+        inventory=tuple(inventory),
+        limit=limit,
+        tags=tags,
+        skip_tags=skip_tags,
+        check=check,
+        diff=diff,
+        become=become,
+        extra_vars=tuple(extra_vars),
+        forks=forks,
+        vault_password_files=tuple(vault_password_file),
+        vault_ids=tuple(vault_id),
+        user=user,
+        private_key=private_key,
+        passwords=passwords,
+        password_flags=flags,
+    )
+
+
+ansible_options = takes("options", _ansible_options)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What every command that makes a run takes beside Ansible's own options."""
+
+    runs: RunsOption = RUNS
+    locked: LockedOption = False
+    lock: LockOption = LOCK
+    strict: StrictOption = False
+    retry: RetryOption = None
+    wait: WaitOption = None
+    baseline: BaselineOption = None
+    effect: EffectOption = EFFECT_PERCENT
+    history: HistoryOption = None
+    as_json: JsonOption = False
+
+    def on(self, options: ansible.Options) -> ansible.Options:
+        """Ansible's options with what these add: the lock, and how long another run is waited for."""
+        return with_variables(with_lock(options, self.locked, self.lock), preflight_run_timeout_s=self.wait)
+
+
+run_options = takes("run", RunOptions)
 
 
 def _ask(ssh: bool, become: bool, vault: bool) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -169,6 +205,20 @@ def judging(baseline: str | None, effect: float, history: str | None) -> Judging
     return Judging(effect=effect / 100, baseline=baseline, history=address(history))
 
 
+def with_lock(options: ansible.Options, locked: bool, path: Path) -> ansible.Options:
+    """The options with the lock that hosts are installed from.
+
+    Raises:
+        UsageError: it was named and is not used, or is not there.
+    """
+    if not locked:
+        if path != LOCK:
+            raise UsageError(f"--lock names {path}, and only --locked uses it: add --locked")
+        return options
+    lock_file.read(path)
+    return replace(options, lock=str(path))
+
+
 def with_variables(options: ansible.Options, **values: Any) -> ansible.Options:
     """The options with variables added, as if by `-e`; those that are None are left out."""
     more = {name: value for name, value in values.items() if value is not None}
@@ -185,26 +235,30 @@ def write_json(fleet: FleetReport) -> None:
 def run_and_show(
     work: session.Work,
     options: ansible.Options,
-    runs: Path | None,
-    as_json: bool,
+    asked: RunOptions,
     show: Callable[[FleetReport], RenderableType] = terminal.fleet_table,
-    strict: bool = False,
-    judge: Judging = Judging(),  # noqa: B008 - frozen
-    again: str | None = None,
+    keep: bool = True,
 ) -> None:
-    """Run, print the result, and exit with the run's code."""
+    """Run, print the result, and exit with the run's code; without `keep` no run directory is made."""
     console = err()
-    if again is not None and options.limit is not None:
+    if asked.retry is not None and options.limit is not None:
         raise UsageError("--retry chooses the hosts by itself: leave --limit out")
+    judge = judging(asked.baseline, asked.effect, asked.history)
     done = session.run(
-        work, options, lambda ledger: progress_for(console, ledger, quiet=as_json), runs, strict, judge, again
+        work,
+        options,
+        lambda ledger: progress_for(console, ledger, quiet=asked.as_json),
+        asked.runs if keep else None,
+        asked.strict,
+        judge,
+        asked.retry,
     )
     fleet = done.fleet
     for text in done.complaints:
         complain(text)
     if fleet.run.outcome == "cancelled":
         complain("cancelled; the report says how far each host came")
-    if as_json:
+    if asked.as_json:
         write_json(fleet)
     else:
         out().print(show(fleet))

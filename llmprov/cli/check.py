@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from llmprov import check as reach
 from llmprov.cli import _common
 from llmprov.model.reach import Reach, StepStatus
 from llmprov.report.text import plain
@@ -35,6 +34,9 @@ def check(
     as_json: _common.JsonOption = False,
 ) -> None:
     """Look how far each host can be reached: name, port, host key, login, sudo, Python. Changes nothing on hosts."""
+    # Not at the top: what it logs in with takes a tenth of a second, and no other command has a use for it.
+    from llmprov import check as reach
+
     for name, key, path in reach.pin(options) if pin else []:
         sys.stderr.write(f"pinned {plain(name)}: {key} in {path}; compare it with the host's own\n")
     found = reach.check(options)

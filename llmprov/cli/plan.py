@@ -15,6 +15,12 @@ def register(app: typer.Typer) -> None:
 
 
 @_common.ansible_options
-def plan(options: ansible.Options, as_json: _common.JsonOption = False) -> None:
+def plan(
+    options: ansible.Options,
+    locked: _common.LockedOption = False,
+    lock: _common.LockOption = _common.LOCK,
+    as_json: _common.JsonOption = False,
+) -> None:
     """Show what would change on each host, like a diff. Changes nothing and keeps no run."""
-    _common.run_and_show(session.PLAN, options, None, as_json, terminal.plan_tree)
+    asked = _common.RunOptions(locked=locked, lock=lock, as_json=as_json)
+    _common.run_and_show(session.PLAN, asked.on(options), asked, terminal.plan_tree, keep=False)

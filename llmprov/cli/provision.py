@@ -16,27 +16,20 @@ def register(app: typer.Typer) -> None:
 
 
 @_common.ansible_options
+@_common.run_options
 def provision(
+    *,
     options: ansible.Options,
-    runs: _common.RunsOption = _common.RUNS,
     verify: Annotated[bool, typer.Option(help="Verify the hosts at the end.")] = True,
     reboot: Annotated[
         bool,
         typer.Option("--reboot", help="Reboot hosts whose driver waits for it: one at a time, none after a failure."),
     ] = False,
-    strict: _common.StrictOption = False,
-    retry: _common.RetryOption = None,
-    wait: _common.WaitOption = None,
-    baseline: _common.BaselineOption = None,
-    effect: _common.EffectOption = _common.EFFECT_PERCENT,
-    history: _common.HistoryOption = None,
-    as_json: _common.JsonOption = False,
+    run: _common.RunOptions,
 ) -> None:
     """Bring every host to the declared state, verify that it trains, and report."""
     wanted = verify and not options.check and options.selects("verify")
     work = session.PROVISION if wanted else session.CONVERGE_ONLY
     if reboot and not options.check:
         work = work.with_reboots()
-    options = _common.with_variables(options, preflight_run_timeout_s=wait)
-    judge = _common.judging(baseline, effect, history)
-    _common.run_and_show(work, options, runs, as_json, strict=strict, judge=judge, again=retry)
+    _common.run_and_show(work, run.on(options), run)

@@ -26,9 +26,10 @@ def register(app: typer.Typer) -> None:
 
 
 @_common.ansible_options
+@_common.run_options
 def verify(
+    *,
     options: ansible.Options,
-    runs: _common.RunsOption = _common.RUNS,
     level: Annotated[
         Level | None, typer.Option("--level", help="How much to measure: seconds, minutes, or --minutes of training.")
     ] = None,
@@ -36,25 +37,16 @@ def verify(
         float | None, typer.Option("--minutes", help="How long a soak trains; it survives a lost connection.")
     ] = None,
     stop: Annotated[bool, typer.Option("--stop", help="End the soak that runs, and take what it measured.")] = False,
-    strict: _common.StrictOption = False,
-    retry: _common.RetryOption = None,
-    wait: _common.WaitOption = None,
-    baseline: _common.BaselineOption = None,
-    effect: _common.EffectOption = _common.EFFECT_PERCENT,
-    history: _common.HistoryOption = None,
-    as_json: _common.JsonOption = False,
+    run: _common.RunOptions,
 ) -> None:
     """Verify every host against the declared state and train on it. Installs nothing."""
     if minutes is not None and level is not Level.SOAK:
         raise UsageError("--minutes says how long a soak trains: add --level soak")
     if stop and level not in (None, Level.SOAK):
         raise UsageError(f"--stop ends a soak, and --level is {level}: leave one of them out")
-    options = _common.with_variables(
-        options,
-        verify_level=level and level.value,
-        verify_soak_minutes=minutes,
-        verify_stop=stop or None,
-        preflight_run_timeout_s=wait,
-    )
-    judge = _common.judging(baseline, effect, history)
-    _common.run_and_show(session.VERIFY, options, runs, as_json, strict=strict, judge=judge, again=retry)
+    level_variables = {
+        "verify_level": level and level.value,
+        "verify_soak_minutes": minutes,
+        "verify_stop": stop or None,
+    }
+    _common.run_and_show(session.VERIFY, _common.with_variables(run.on(options), **level_variables), run)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
 
 from llmprov.depot.pip_config import PipConfig
 from llmprov.errors import LlmprovError
 from llmprov.model import Artifact
+from llmprov.plan.secrets import without_secrets
 
 #: Tries that bring nothing new before a download is given up.
 TRIES = 4
@@ -83,12 +84,6 @@ def _credentials(url: str) -> tuple[str, tuple[str, str] | None]:
         if about.hostname == parts.hostname and about.username:
             return without_secrets(url), (unquote(about.username), unquote(about.password or ""))
     return url, None
-
-
-def without_secrets(url: str) -> str:
-    """A URL that may be shown."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def _is_final(error: requests.RequestException) -> bool:

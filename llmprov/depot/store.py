@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmprov.depot import download
 from llmprov.errors import LlmprovError
 from llmprov.model import Artifact
+from llmprov.plan.secrets import without_secrets
 
 CHUNK = 1 << 20
 
@@ -63,13 +63,16 @@ class Store:
             target.unlink(missing_ok=True)
             partial = self.root / "partial" / artifact.sha256
             partial.parent.mkdir(parents=True, exist_ok=True)
+            # Not at the top: it takes a quarter of a second, and most runs fetch nothing.
+            from llmprov.depot import download
+
             fetched = download.fetch(artifact, partial)
             found = sha256_of(partial)
             if found != artifact.sha256:
                 partial.unlink()
                 raise LlmprovError(
                     f"{artifact.filename} has another content than declared: sha256 {found} where {artifact.sha256} "
-                    f"was expected, from {download.without_secrets(artifact.url)}; nothing was installed from it"
+                    f"was expected, from {without_secrets(artifact.url)}; nothing was installed from it"
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.chmod(0o444)

@@ -7,7 +7,26 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from llmprov.model.artifact import Artifact
 from llmprov.model.desired import Manager, State
+
+
+class Exact(BaseModel):
+    """Every package of an environment, as a lock has it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    conda: list[Artifact] = []
+    wheels: list[Artifact] = []
+
+    def conda_versions(self) -> dict[str, str]:
+        """Conda package -> `version=build`, from the names of the archives."""
+        found = {}
+        for artifact in self.conda:
+            stem = artifact.filename.removesuffix(".conda").removesuffix(".tar.bz2")
+            name, version, build = stem.rsplit("-", 2)
+            found[name] = f"{version}={build}"
+        return found
 
 
 class EnvironmentSpec(BaseModel):
@@ -28,6 +47,8 @@ class EnvironmentSpec(BaseModel):
     #: PyTorch as one requirement, where it is installed with this environment; and the index it comes from.
     torch: list[str] = []
     torch_index: str = ""
+    #: Every package, where there is a lock.
+    exact: Exact | None = None
     #: Whether this is the environment that PyTorch and verification are about.
     main: bool = True
 

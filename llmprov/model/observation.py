@@ -94,9 +94,27 @@ class EnvironmentRecord(HostRecord):
     declaration: dict[str, Any] = {}
     conda: Annotated[dict[Text, Text], Field(max_length=5000)] = {}
     packages: Annotated[dict[Text, Text], Field(max_length=5000)] = {}
+    #: The build before, which is kept until this one is found good.
+    former: Text | None = None
 
 
-class Environment(HostRecord):
+class AlteredFile(HostRecord):
+    """A file of a package that is not as the package brought it."""
+
+    package: Text
+    path: Annotated[str, Field(max_length=4096)]
+    how: Literal["altered", "missing"]
+
+
+class Files(HostRecord):
+    """Whether the files of packages are as these brought them; None where nobody looked."""
+
+    altered: Annotated[list[AlteredFile], Field(max_length=200)] | None = None
+    #: How many there are; not more than 200 are told.
+    altered_count: int = 0
+
+
+class Environment(Files):
     """One Python environment: a virtual environment, conda's, or a directory that is neither and not empty."""
 
     path: Text
@@ -111,12 +129,16 @@ class Environment(HostRecord):
     from_conda: Annotated[list[Text], Field(max_length=5000)] = []
     #: None in an environment that llmprov did not build.
     record: EnvironmentRecord | None = None
+    #: The names of its builds: the one in use, and others, former or half-made.
+    builds: Annotated[list[Text], Field(max_length=1000)] = []
+    #: Whether files that users had put into former builds lie beside it.
+    kept: bool = False
     #: Its login script in /etc/profile.d, and what conda runs when it is activated.
     profile: Annotated[str, Field(max_length=20000)] | None = None
     activation: Annotated[str, Field(max_length=20000)] | None = None
 
 
-class CondaPrefix(HostRecord):
+class CondaPrefix(Files):
     """One conda installation, or a directory that is none (`other`) or nothing (`none`)."""
 
     path: Text
@@ -130,6 +152,12 @@ class CondaPrefix(HostRecord):
     condarc: Annotated[str, Field(max_length=20000)] | None = None
     terms: Annotated[list[Text], Field(max_length=100)] = []
     init: bool = False
+    #: What its base environment has, and what it had when the installer ended (None where llmprov did not run it):
+    #: name -> `version=build`.
+    packages: Annotated[dict[Text, Text], Field(max_length=5000)] = {}
+    base: Annotated[dict[Text, Text], Field(max_length=5000)] | None = None
+    #: Files beside the prefix's own from which conda takes settings for every user.
+    settings: Annotated[list[Text], Field(max_length=100)] = []
 
 
 class Kernelspec(HostRecord):
@@ -138,6 +166,8 @@ class Kernelspec(HostRecord):
     path: Text
     name: Text
     python: Text | None = None
+    #: What it says, where llmprov registered it.
+    spec: dict[str, Any] | None = None
 
 
 class JupyterService(HostRecord):
@@ -155,6 +185,13 @@ class Jupyter(HostRecord):
 
     kernels: Annotated[list[Kernelspec], Field(max_length=200)] = []
     service: JupyterService = JupyterService()
+
+
+class FoundEnvironment(HostRecord):
+    """An environment that lies where environments do, declared or not."""
+
+    path: Text
+    kind: Literal["conda", "venv"]
 
 
 class Disk(HostRecord):
@@ -178,6 +215,9 @@ class Observation(HostRecord):
     conda: CondaPrefix | None = None
     jupyter: Jupyter = Jupyter()
     environments: Annotated[list[Environment], Field(max_length=50)] = []
+    environments_there: Annotated[list[FoundEnvironment], Field(max_length=1000)] = []
+    #: Packages that the system's package manager keeps from being upgraded.
+    held: Annotated[list[Text], Field(max_length=1000)] = []
     uv_version: Text | None = None
     #: Whether llmprov put it there, and so may remove it.
     uv_ours: bool = False

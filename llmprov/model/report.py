@@ -34,7 +34,7 @@ class _Record(BaseModel):
 class Failure(_Record):
     """Where a host failed to converge or to be reached, in the tool's own words and in ours."""
 
-    stage: Literal["observe", "converge", "reboot", "verify"]
+    stage: Literal["observe", "converge", "reboot", "verify", "settle", "back"]
     task: str = ""
     message: str
     remedy: str = ""
@@ -145,6 +145,7 @@ class RunInfo(_Record):
     simulated: bool = Field(False, description="Whether the fleet does not exist: `llmprov report --simulate`.")
     extra_vars: list[str] = Field([], description="Names of the variables given with -e; never their values.")
     strict: bool = False
+    lock: str | None = Field(None, description="The lock that hosts were held against, as it was named.")
     versions: dict[str, str] = {}
     content_digest: str = Field("", description="sha256 over the playbooks and roles that ran.")
     stages_s: dict[str, float] = Field({}, description="Seconds of wall time, by stage.")

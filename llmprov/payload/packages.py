@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 
 from llmprov.payload.document import FAIL, PASS, check, say
 
-REINSTALL = "build the environment anew: provision with -e conda_env_state=absent (or venv_state), then without"
+REINSTALL = "build the environment anew: `llmprov rebuild -i INVENTORY`"
 
 
 def check_packages(declared: List[str]) -> List[Dict[str, Any]]:

@@ -9,8 +9,18 @@ import yaml
 
 from llmprov.knowledge import conda_installer, is_anacondas
 from llmprov.knowledge.tables import channel_urls
-from llmprov.model import Action, Artifact, CondaPrefix, EnvironmentSpec, Kind, MinicondaVars, Observation, Refusal
-from llmprov.plan.environment import older
+from llmprov.model import (
+    Action,
+    Artifact,
+    CondaPrefix,
+    EnvironmentSpec,
+    Kind,
+    MinicondaVars,
+    Observation,
+    Refusal,
+)
+from llmprov.plan import by_hand
+from llmprov.plan.versions import older
 
 CONDA_VERSION = re.compile(r"[-_](\d+\.\d+\.\d+)(?:-|$)")
 
@@ -89,15 +99,17 @@ def installer(wanted: MinicondaVars, architecture: str) -> Artifact:
     )
 
 
-def plan_conda(wanted: MinicondaVars, environments: list[EnvironmentSpec], seen: Observation) -> Action:
+def plan_conda(
+    wanted: MinicondaVars, environments: list[EnvironmentSpec], seen: Observation, rebuild: bool = False
+) -> Action:
     """The conda installation of a host; a host whose environments do without needs none."""
     used = any(spec.manager == "conda" and spec.state == "present" for spec in environments)
     if wanted.state == "present" and not used:
         return Action(component="miniconda", kind=Kind.NONE)
-    return action(wanted, seen.conda)
+    return action(wanted, seen.conda, rebuild)
 
 
-def action(wanted: MinicondaVars, there: CondaPrefix | None) -> Action:
+def action(wanted: MinicondaVars, there: CondaPrefix | None, rebuild: bool = False) -> Action:
     """What is to be done about the prefix itself."""
     there = there or CondaPrefix(path=wanted.prefix)
     has = there.version and f"conda {there.version}"
@@ -108,7 +120,7 @@ def action(wanted: MinicondaVars, there: CondaPrefix | None) -> Action:
     after = wanted.installer
     if there.kind == "none":
         return Action(component="miniconda", kind=Kind.INSTALL, after=after, why=f"nothing is at {wanted.prefix}")
-    problem = _damage(wanted, there)
+    problem = _damage(wanted, there) or ("; ".join(by_hand.reasons_of_base(there)) if rebuild else "")
     if problem:
         return Action(component="miniconda", kind=Kind.REPAIR, before=has, after=after, why=problem)
     if needs_installer(wanted, there):

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from llmprov.knowledge import driver_floor
 from llmprov.model import Action, Desired, EnvironmentSpec, Kind, Observation, Plan, Refusal
-from llmprov.plan import conda, driver, driver_plan, environment, host, jupyter, specs, wheel
+from llmprov.model.lock import Lock
+from llmprov.plan import conda, drift, driver, driver_plan, environment, host, jupyter, locked, specs, wheel
 from llmprov.plan.driver_choice import installed_version, source_of
 from llmprov.plan.driver_packages import Driver
 from llmprov.plan.environment import Change
 
 
-def decide(desired: Desired, seen: Observation) -> Plan:
+def decide(desired: Desired, seen: Observation, lock: Lock | None = None, rebuild: bool = False) -> Plan:
     """What would be done to bring a host from what was `seen` to what is `desired`.
 
     The same input always gives the same plan. Where anything is refused, no action is planned: a refused host is
     changed in nothing.
+
+    Args:
+        desired: what is declared.
+        seen: what is there.
+        lock: what every package must be; None leaves it to what fits the declaration.
+        rebuild: whether what came or changed by hand has to go, too.
     """
     variant, refused_wheel = wheel.choose(desired.pytorch, _as_planned(desired, seen))
     environments, refusals = specs.specs(desired, variant)
+    for number, spec in enumerate(environments):
+        environments[number], refused = locked.pin(spec, desired, seen, lock)
+        refusals += refused
     refusals = [*host.refusals(desired.preflight, seen), *refused_wheel, *refusals]
     refusals += conda.refusals(desired.miniconda, environments, seen)
     for spec in environments:
         refusals += environment.refusals(spec, seen.environment(spec.path))
     refusals += jupyter.refusals(desired, environments)
-    driver_action, _, refused_driver = planned_driver(desired, seen)
-    refusals += refused_driver
-    actions = _actions(desired, environments, variant, seen)
+    driver_action, chosen, refused_driver = planned_driver(desired, seen)
+    refusals += [*refused_driver, *locked.refusals(desired, seen, lock, chosen)]
+    actions = _actions(desired, environments, variant, seen, rebuild)
     if driver_action:
         # After Python and before all that runs on it.
         actions.insert(1, driver_action)
@@ -33,8 +43,8 @@ def decide(desired: Desired, seen: Observation) -> Plan:
     return Plan(
         actions=[] if refusals else actions,
         refusals=refusals,
-        warnings=[*host.warnings(seen), *driver.warnings(seen)],
-        findings=driver.findings(seen),
+        warnings=[*host.warnings(seen), *driver.warnings(seen), *drift.warnings(environments, seen)],
+        findings=[*driver.findings(seen), *drift.findings(desired, environments, chosen.held if chosen else (), seen)],
         pytorch_variant=variant,
     )
 
@@ -57,23 +67,25 @@ def _as_planned(desired: Desired, seen: Observation) -> Observation:
 
 
 def _actions(
-    desired: Desired, environments: list[EnvironmentSpec], variant: str | None, seen: Observation
+    desired: Desired, environments: list[EnvironmentSpec], variant: str | None, seen: Observation, rebuild: bool
 ) -> list[Action]:
     return [
         host.plan_python(seen),
-        conda.plan_conda(desired.miniconda, environments, seen),
+        conda.plan_conda(desired.miniconda, environments, seen, rebuild),
         environment.plan_uv(desired.venv.uv_version, desired.venv.uv_path, environments, seen),
-        *(environment.plan_environment(spec, seen.environment(spec.path)) for spec in environments),
-        _pytorch(desired, environments, variant, seen),
+        *(environment.plan_environment(spec, seen.environment(spec.path), rebuild) for spec in environments),
+        _pytorch(desired, environments, variant, seen, rebuild),
         jupyter.plan_jupyter(desired, seen.jupyter),
     ]
 
 
-def _pytorch(desired: Desired, environments: list[EnvironmentSpec], variant: str | None, seen: Observation) -> Action:
+def _pytorch(
+    desired: Desired, environments: list[EnvironmentSpec], variant: str | None, seen: Observation, rebuild: bool
+) -> Action:
     path = desired.pytorch.env_path
     spec = next((spec for spec in environments if spec.path == path), None)
     there = seen.environment(path)
-    anew = spec is not None and environment.difference(spec, there)[0] is Change.SUCCESSOR
+    anew = spec is not None and environment.difference(spec, there, rebuild)[0] is Change.SUCCESSOR
     return wheel.plan_pytorch(desired.pytorch, spec, there, anew, variant)
 
 

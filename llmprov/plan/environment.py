@@ -8,9 +8,10 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
-from rattler import BuildString, MatchSpec, PackageRecord
 
 from llmprov.model import Action, Environment, EnvironmentSpec, Kind, Observation, Refusal
+from llmprov.plan import by_hand
+from llmprov.plan.versions import older
 
 
 class Change(IntEnum):
@@ -104,9 +105,9 @@ def plan_uv(version: str, path: str, environments: list[EnvironmentSpec], seen: 
     return Action(component="uv", kind=kind, before=seen.uv_version, after=version, why="another version is declared")
 
 
-def plan_environment(spec: EnvironmentSpec, there: Environment) -> Action:
+def plan_environment(spec: EnvironmentSpec, there: Environment, rebuild: bool = False) -> Action:
     """The environment: its Python and its packages, PyTorch apart."""
-    change, why = difference(spec, there)
+    change, why = difference(spec, there, rebuild)
     if change is Change.NONE:
         both = _describe(there) if there.kind != "none" else None
         return Action(component=spec.component, kind=Kind.NONE, before=both, after=both)
@@ -126,18 +127,25 @@ def plan_environment(spec: EnvironmentSpec, there: Environment) -> Action:
     return Action(component=spec.component, kind=kind, before=before, after=after, why=reason)
 
 
-def difference(spec: EnvironmentSpec, there: Environment) -> tuple[Change, list[str]]:
-    """What has to be done about an environment, and a phrase for each reason."""
+def difference(spec: EnvironmentSpec, there: Environment, rebuild: bool = False) -> tuple[Change, list[str]]:
+    """What has to be done about an environment, and a phrase for each reason.
+
+    With `rebuild` it is made anew wherever anybody's hand was in it, and for any other package, too.
+    """
     if spec.state == "absent":
         return (Change.NONE, []) if there.kind == "none" else (Change.REMOVE, ["declared absent"])
     if there.kind == "none":
         return Change.SUCCESSOR, [f"nothing is at {spec.path}"]
-    rebuild = _reasons_to_rebuild(spec, there)
-    if rebuild:
-        return Change.SUCCESSOR, rebuild
+    reasons = _reasons_to_rebuild(spec, there)
+    if not reasons and spec.exact is not None:
+        reasons = by_hand.against(spec.exact, there)
+    if not reasons and rebuild:
+        reasons = by_hand.reasons(spec, there)
+    if reasons:
+        return Change.SUCCESSOR, reasons
     packages = package_differences(spec.packages, spec.packages_absent, there)
     if packages:
-        return Change.PACKAGES, packages
+        return Change.SUCCESSOR if rebuild else Change.PACKAGES, packages
     return _settings(spec, there)
 
 
@@ -216,14 +224,6 @@ def python_fits(wanted: str, has: str | None) -> bool:
     return not wanted or (has is not None and has.split(".")[: len(wanted.split("."))] == wanted.split("."))
 
 
-def older(has: str | None, wanted: str) -> bool:
-    """Whether the version `has` is below `wanted`; one that is no version is."""
-    try:
-        return Version(has or "0") < Version(wanted)
-    except InvalidVersion:
-        return True
-
-
 def package_differences(packages: list[str], absent: list[str], there: Environment) -> list[str]:
     """One phrase for each package that is missing, of another version, or there and should not be."""
     found = []
@@ -252,11 +252,16 @@ def _satisfies(requirement: Requirement, version: str) -> bool:
 
 def conda_name(text: str) -> str:
     """The package that a conda spec such as `conda-forge::numpy>=2` is about."""
+    # Not at the top: it takes a tenth of a second, and environments without conda have no use for it.
+    from rattler import MatchSpec
+
     return str(MatchSpec(text).name.normalized)
 
 
 def conda_satisfied(text: str, conda: dict[str, str]) -> bool:
     """Whether the installed conda packages (name -> `version=build`) hold what a spec such as `numpy>=2` asks for."""
+    from rattler import BuildString, MatchSpec, PackageRecord
+
     spec = MatchSpec(text.split("::")[-1])
     has = conda.get(spec.name.normalized)
     if has is None:
@@ -271,7 +276,7 @@ def conda_satisfied(text: str, conda: dict[str, str]) -> bool:
 def added_by_hand(spec: EnvironmentSpec, there: Environment) -> tuple[list[str], list[str]]:
     """What users put into an environment that llmprov built, as requirements: conda packages, wheels.
 
-    A successor takes these along; `llmprov rebuild` will be what leaves them behind.
+    A successor takes these along; `llmprov rebuild` leaves them behind.
     """
     if there.record is None or there.kind != spec.manager:
         return [], []

@@ -66,9 +66,13 @@ def plan_jupyter(desired: Desired, there: Jupyter) -> Action:
 
 
 def _kernel_differences(desired: Desired, there: Jupyter) -> list[str]:
-    wanted = {kernel_name(path): f"{path}/bin/python" for path in kernels_of(desired)}
-    has = {kernel.name: kernel.python for kernel in there.kernels}
-    missing = [f"the kernel {name} is not registered" for name, python in wanted.items() if has.get(name) != python]
+    wanted: dict[str, Any] = files(desired)["kernels"]
+    has = {kernel.name: kernel.spec for kernel in there.kernels}
+    missing = [
+        f"the kernel {name} is not {'as it was ' if has.get(name) else ''}registered"
+        for name, spec in wanted.items()
+        if has.get(name) != spec
+    ]
     extra = [f"the kernel {k.name} is not declared" for k in there.kernels if k.python and k.name not in wanted]
     return missing + extra
 
@@ -102,7 +106,9 @@ def kernel_folder(user: str) -> str:
 
 
 def files(desired: Desired) -> dict[str, Any]:
-    """What the role writes: each kernel's specification by name, and the unit."""
+    """What the role writes, and where: each kernel's specification by name, and the unit."""
+    if desired.jupyter.state == "absent":
+        return {"folder": kernel_folder(desired.jupyter.kernel_user)}
     kernels = {
         kernel_name(path): {
             "argv": [f"{path}/bin/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"],

@@ -23,6 +23,9 @@ STOPPED = {
 #: A finding of speed, by id: what other findings may explain.
 SLOW = ("cohort.*", "baseline.*", "*.limit.*", "*.soak.pace")
 
+#: The lock that a command takes where it names none.
+LOCK = "llmprov.lock"
+
 #: The next step where a finding names none.
 READ = "read the evidence of the finding"
 
@@ -51,7 +54,14 @@ def _inventory(run: RunInfo) -> str:
 
 def _allowing(row: HostReport, run: RunInfo) -> str:
     """The command that allows a waiting host its reboot."""
-    return shlex.join(["llmprov", "provision", "-i", _inventory(run), "--reboot", "--limit", plain(row.host)])
+    return _command(["llmprov", "provision", "-i", _inventory(run), "--reboot", "--limit", plain(row.host)], run)
+
+
+def _command(words: Sequence[str], run: RunInfo) -> str:
+    """A command as it is typed; one of llmprov's holds hosts against the lock of the run."""
+    locked = ["--locked"] if run.lock and words and words[0] == "llmprov" else []
+    named = ["--lock", run.lock] if locked and run.lock and run.lock != LOCK else []
+    return shlex.join([*words, *locked, *named])
 
 
 def _unexplained(row: HostReport) -> Cause | None:
@@ -104,7 +114,7 @@ def _told(rule: CauseRule, said: Sequence[Check], row: HostReport, run: RunInfo)
         says=rule.says.format(**words),
         step=Step(rule.step),
         what=rule.what.format(**words),
-        command=shlex.join(word.format(**words) for word in rule.command),
+        command=_command([word.format(**words) for word in rule.command], run),
         drain=rule.drain,
         checks=[check.id for check in said],
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -102,6 +104,31 @@ def _troubles(row: HostReport) -> list[RenderableType]:
     return list(lines)
 
 
+def undeclared(found: dict[str, list[dict[str, str]]]) -> RenderableType:
+    """Environments that may go, by host."""
+    lines: list[RenderableType] = []
+    for host, environments in found.items():
+        lines.append(Text(plain(host), style="bold"))
+        lines += [
+            Text(f"  - {plain(about['path'], 500)} ({plain(about['manager'])})", style="red") for about in environments
+        ]
+    return Group(*lines)
+
+
+def lock_moves(moves: dict[str, list[str]], holds: str, path: str, written: bool) -> RenderableType:
+    """What moved in a lock, like a diff, and what became of the file."""
+    lines: list[RenderableType] = []
+    colours = {"+": "green", "-": "red"}
+    for title, changes in moves.items():
+        lines.append(Text(plain(title), style="bold"))
+        lines += [Text(f"  {plain(change)}", style=colours.get(change[0], "yellow")) for change in changes]
+    if written:
+        said = f"{path} is written"
+    else:
+        said = f"{path} would change; nothing was written" if moves else f"{path} is up to date"
+    return Group(*lines, *([Text()] if lines else []), Text(f"{plain(said)}: {plain(holds)}."))
+
+
 def plan_tree(fleet: FleetReport) -> RenderableType:
     """What would change on each host, like a diff."""
     lines: list[RenderableType] = []
@@ -113,7 +140,9 @@ def plan_tree(fleet: FleetReport) -> RenderableType:
     total = sum(1 for row in fleet.hosts if row.status is not Status.NOT_SELECTED)
     plural = "s" if total != 1 else ""
     summary = f"{total} host{plural}: {pending} to change, {refused} refused, {unasked} could not be asked, "
-    summary += f"{total - pending - refused - unasked} as declared. Nothing was changed."
+    drifted = sum(map(_drifted, fleet.hosts))
+    summary += f"{total - pending - refused - unasked} as declared"
+    summary += f"; {drifted} with drift. Nothing was changed." if drifted else ". Nothing was changed."
     return Group(*lines, *(Text(f"error: {plain(e)}", style="bold red") for e in fleet.errors), Text(), Text(summary))
 
 
@@ -128,7 +157,7 @@ def _plan_of(row: HostReport) -> list[RenderableType]:
     if row.plan is None:
         return []
     if not row.plan.pending:
-        return [Text.assemble(name, ": as declared"), *_warnings(row)]
+        return [Text.assemble(name, f": as declared{', with drift' if _drifted(row) else ''}"), *_warnings(row)]
     colours = {Kind.INSTALL: "green", Kind.REMOVE: "red"}
     actions = []
     for action in row.plan.pending:
@@ -137,10 +166,16 @@ def _plan_of(row: HostReport) -> list[RenderableType]:
     return [Text.assemble(name), *actions, *_warnings(row)]
 
 
+def _drifted(row: HostReport) -> bool:
+    return row.plan is not None and any(finding.id.startswith("drift.") for finding in row.plan.findings)
+
+
 def _warnings(row: HostReport) -> list[RenderableType]:
     if row.plan is None:
         return []
     found = [Text(f"  ! {plain(text)}", style="yellow") for text in row.plan.warnings]
-    for finding in row.plan.findings:
-        found += [Text(f"  ! {plain(finding.says)}", style="yellow"), Text(f"    next: {plain(finding.remedy)}")]
+    for finding, after in zip_longest(row.plan.findings, row.plan.findings[1:]):
+        found.append(Text(f"  ! {plain(finding.says)}", style="yellow"))
+        if after is None or after.remedy != finding.remedy:
+            found.append(Text(f"    next: {plain(finding.remedy)}"))
     return list(found)

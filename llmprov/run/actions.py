@@ -9,10 +9,13 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -29,13 +32,14 @@ from llmprov.model import (
     Plan,
     Verification,
 )
+from llmprov.model.lock import Lock
+from llmprov.plan import by_hand, decide, locked, reboot, specs, to_build
 from llmprov.plan import conda as conda_plan
-from llmprov.plan import decide, reboot, specs, to_build
 from llmprov.plan import environment as environment_plan
 from llmprov.plan import jupyter as jupyter_plan
 from llmprov.plan.decide import planned_driver
 from llmprov.plan.environment import Change
-from llmprov.run import delivery, environment_file, environments, lifetime, payload_run, soak, variables
+from llmprov.run import delivery, environment_file, environments, lifetime, lock_file, payload_run, soak, variables
 from llmprov.run import hold as holding
 from llmprov.run.delivery import Delivery
 
@@ -54,12 +58,16 @@ def plan(action: Any, task_vars: Variables) -> Result:
     try:
         variables.refuse_unknown(task_vars)
         desired = environment_file.read_into(variables.desired_from(action._task.args, task_vars))
+        lock = lock_file.of(desired)
     except UsageError as error:
         return {"failed": True, "msg": str(error), "llmprov": {"kind": "usage"}}
-    seen, problem = _observe(action, task_vars, desired)
+    rebuild = bool(task_vars.get("__llmprov_rebuild"))
+    # A run that only converges has no use for the files of packages: what it verifies is observed again.
+    files = "all" if rebuild else str(task_vars.get("__llmprov_files", "quick"))
+    seen, problem = _observe(action, task_vars, desired, files)
     if seen is None:
         return problem
-    planned = decide(desired, seen)
+    planned = decide(desired, seen, lock, rebuild)
     declared = {d.path: d.model_dump(mode="json") for d in specs.declarations(desired)}
     return {
         "changed": False,
@@ -69,8 +77,9 @@ def plan(action: Any, task_vars: Variables) -> Result:
         "needs_uv": any(d["state"] == "present" for d in declared.values()),
         "nvidia_driver": driver(desired, seen),
         "reboot": {"due": reboot.due(desired, seen), "kept": reboot.kept(desired, seen)},
-        "jupyter": jupyter_plan.files(desired) if desired.jupyter.state == "present" else {},
+        "jupyter": jupyter_plan.files(desired),
         "refused": [refusal.sentence() for refusal in planned.refusals],
+        "rebuild": rebuild,
         "desired": desired.model_dump(mode="json"),
         "plan": planned.model_dump(mode="json"),
         "observation": seen.model_dump(mode="json"),
@@ -90,14 +99,21 @@ def driver(desired: Desired, seen: Observation) -> Result:
 NO_RESULT = ("Module result deserialization failed", "MODULE FAILURE", "Task failed: Module failed")
 
 
-def _observe(action: Any, task_vars: Variables, desired: Desired) -> tuple[Observation | None, Result]:
+def _observe(
+    action: Any, task_vars: Variables, desired: Desired, files: str = "none"
+) -> tuple[Observation | None, Result]:
     paths = [declared.path for declared in specs.declarations(desired)]
+    folders = [str(PurePosixPath(path).parent) for path in paths]
+    if specs.uses_conda(desired):
+        folders += [*desired.miniconda.envs_dirs, f"{desired.miniconda.prefix}/envs"]
     user = desired.jupyter.kernel_user
     args = {
         "env_paths": list(dict.fromkeys([*paths, desired.pytorch.env_path, desired.verify.env_path])),
         "conda_prefix_path": desired.miniconda.prefix if specs.uses_conda(desired) else "",
         "uv_path": desired.venv.uv_path,
         "kernel_folders": [jupyter_plan.kernel_folder(user)],
+        "env_folders": list(dict.fromkeys(folders)),
+        "files": files,
     }
     asked = time.time()
     answer = action._execute_module(module_name="llmprov_observe", module_args=args, task_vars=task_vars)
@@ -143,10 +159,12 @@ def _lacks_python(answer: Result) -> bool:
 
 def _observe_without_python(action: Any) -> Observation:
     """What a shell can tell of a host without Python: enough to plan `install python`."""
-    script = "cat /etc/os-release; echo ARCHITECTURE=$(uname -m); command -v apt-get; command -v dnf; true"
+    script = "cat /etc/os-release; echo ARCHITECTURE=$(uname -m); echo KERNEL=$(uname -r); "
+    script += "echo $(getconf GNU_LIBC_VERSION); command -v apt-get; command -v dnf; true"
     told = action._low_level_execute_command(script, sudoable=False).get("stdout", "")
     fields = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
     fields = {name: value.strip('"')[:200] for name, value in fields.items()}
+    glibc = re.search(r"^glibc (\d+\.\d+)$", told, re.M)
     manager = "apt" if "/apt-get" in told else "dnf" if "/dnf" in told else "none"
     return Observation.model_validate(
         {
@@ -157,6 +175,8 @@ def _observe_without_python(action: Any) -> Observation:
                 "name": fields.get("PRETTY_NAME", ""),
                 "architecture": fields.get("ARCHITECTURE", ""),
                 "package_manager": manager,
+                "glibc": glibc[1] if glibc else "",
+                "kernel": re.split(r"[^0-9.]", fields.get("KERNEL", ""))[0],
             }
         }
     )
@@ -197,6 +217,8 @@ class Planned:
     desired: Desired
     plan: Plan
     seen: Observation
+    #: Whether what came or changed by hand has to go.
+    rebuild: bool = False
 
     @classmethod
     def of(cls, task_vars: Variables) -> Planned:
@@ -208,7 +230,13 @@ class Planned:
             Desired.model_validate(made["desired"]),
             Plan.model_validate(made["plan"]),
             Observation.model_validate(made["observation"]),
+            bool(made.get("rebuild")),
         )
+
+    @cached_property
+    def lock(self) -> Lock | None:
+        """The lock that the host is installed from, if any."""
+        return lock_file.of(self.desired)
 
 
 def _module(action: Any, task_vars: Variables, name: str, given: Result) -> Callable[..., Result]:
@@ -252,8 +280,12 @@ def uv(action: Any, task_vars: Variables) -> Result:
         return {**asked, "changed": True}
     planned = Planned.of(task_vars)
     depot = planned.desired.depot
-    target = environments.wheel_target(planned.seen, planned.seen.python_version or "3.11")
-    (wheel,) = environments.wheels_once(delivery.session(depot), [f"uv=={args['version']}"], target)
+    found = locked.locked_uv(planned.lock, planned.desired, planned.seen) if planned.lock else None
+    wheel = (
+        found.artifact()
+        if found
+        else environments.uv_wheel(planned.desired, planned.seen, delivery.session(depot).once)
+    )
     problem = Delivery(action, task_vars, depot).bring([wheel])
     return problem or module(source=f"{depot.host_path}/{wheel.filename}")
 
@@ -267,24 +299,48 @@ def environment(action: Any, task_vars: Variables) -> Result:
     except ValidationError as error:
         raise UsageError(f"the environment is wrongly declared: {error.errors()[0]['msg']}") from None
     spec, refused = specs.one(declared, planned.desired, planned.plan.pytorch_variant)
+    spec, not_locked = locked.pin(spec, planned.desired, planned.seen, planned.lock)
+    refused += not_locked
 
     module = _module(action, task_vars, "llmprov_environment", {"path": spec.path})
     looked = module()
     if "seen" not in looked:
         return looked
     there = Environment.model_validate(looked["seen"])
+    work = action._task.args.get("work")
+    if work:
+        return _ended(work, there, module, action._task.check_mode)
+    there = _with_files(there, planned.seen.environment(spec.path))
     refused += environment_plan.refusals(spec, there)
     if refused:
         raise UsageError("; ".join(refusal.sentence() for refusal in refused))
-    change, why = environments.needed(spec, there, planned.desired, planned.plan.pytorch_variant)
+    change, why = environments.needed(spec, there, planned.desired, planned.plan.pytorch_variant, planned.rebuild)
     if change is Change.NONE:
         return {"changed": False, "msg": f"{spec.path} is as declared"}
     if action._task.check_mode:
         return {"changed": True, "msg": "; ".join(why), "diff": environments.difference(there, why)}
-    recipe = environments.recipe(spec, there, change, planned.desired, planned.seen)
+    recipe = environments.recipe(spec, there, change, planned.desired, planned.seen, planned.rebuild)
     deliver = Delivery(action, task_vars, planned.desired.depot)
     problem = deliver.bring(recipe.artifacts) if recipe.artifacts else None
     return problem or {**module(**recipe.arguments), "seen": None}
+
+
+Place = TypeVar("Place", Environment, CondaPrefix)
+
+
+def _with_files(there: Place, planned: Place) -> Place:
+    """What is there, with what the plan saw of its files: they are looked at once."""
+    return there.model_copy(update={"altered": planned.altered, "altered_count": planned.altered_count})
+
+
+def _ended(work: str, there: Environment, module: Callable[..., Result], check_mode: bool) -> Result:
+    """After a rebuild: the build before is let go of, or gone back to; `work` is `settle` or `back`."""
+    unsettled = there.record is not None and there.record.former in there.builds
+    if not (unsettled or (work == "settle" and len(there.builds) > 1)):
+        return {"changed": False, "msg": f"{there.path} is settled"}
+    if check_mode:
+        return {"changed": True, "msg": f"{there.path} would be settled"}
+    return {**module(work=work), "seen": None}
 
 
 @_guarded
@@ -298,7 +354,8 @@ def conda(action: Any, task_vars: Variables) -> Result:
     if "seen" not in looked:
         return looked
     there = CondaPrefix.model_validate(looked["seen"])
-    needed = conda_plan.action(wanted, there)
+    there = _with_files(there, planned.seen.conda or there)
+    needed = conda_plan.action(wanted, there, planned.rebuild)
     if there.kind == "other" and wanted.state == "present":
         raise UsageError(f"{wanted.prefix} is there and is no conda installation: choose another miniconda_prefix")
     if needed.kind is Kind.NONE:
@@ -308,7 +365,9 @@ def conda(action: Any, task_vars: Variables) -> Result:
     if needed.kind is Kind.REMOVE:
         return module(work="remove")
     depot, arguments = planned.desired.depot, conda_arguments(wanted)
-    if conda_plan.needs_installer(wanted, there):
+    anew = planned.rebuild and bool(by_hand.reasons_of_base(there))
+    arguments["unwanted"] = by_hand.unwanted_in_base(there) if anew else []
+    if anew or conda_plan.needs_installer(wanted, there):
         artifact = conda_plan.installer(wanted, planned.seen.os.architecture)
         problem = Delivery(action, task_vars, depot).bring([artifact])
         if problem:

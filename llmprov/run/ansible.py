@@ -69,6 +69,8 @@ class Options:
     #: Prompt (a regular expression) -> answer; goes to the child by its standard input and nowhere else.
     passwords: dict[str, str] = field(default_factory=dict, repr=False)
     password_flags: tuple[str, ...] = ()
+    #: The lock that hosts are installed from, as the user named it.
+    lock: str | None = None
 
     def arguments(self) -> list[str]:
         """The ansible-playbook command line for everything but inventory, limit and forks."""
@@ -84,6 +86,8 @@ class Options:
         ):
             words += [flag, value] if value else []
         words += [w for v in self.extra_vars for w in ("--extra-vars", _absolute_at(v))]
+        if self.lock:
+            words += ["--extra-vars", json.dumps({"llm_lock": str(Path(self.lock).absolute())})]
         return words + self.vault_arguments()
 
     def selects(self, tag: str) -> bool:
@@ -269,7 +273,13 @@ class PlaybookRun:
     """One playbook in a child process; iterate over it for the events."""
 
     def __init__(
-        self, playbook: str, options: Options, limit: list[str] | None, forks: int, lifetime: Lifetime
+        self,
+        playbook: str,
+        options: Options,
+        limit: list[str] | None,
+        forks: int,
+        lifetime: Lifetime,
+        records: tuple[str, ...] = (),
     ) -> None:
         self._lifetime = lifetime
         self._private = Path(tempfile.mkdtemp(prefix="ansible-", dir=lifetime.directory))
@@ -283,6 +293,7 @@ class PlaybookRun:
             "arguments": _quoted(options.arguments()),
             "passwords": options.passwords,
             "environment": {},
+            "records": list(records),
             "lifetime": str(lifetime.directory),
         }
         self._process: subprocess.Popen[str] | None = None

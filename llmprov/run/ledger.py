@@ -8,11 +8,25 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from llmprov.model import Check, HostReport, Observation, Plan, Status, Verification
+from llmprov.model import Check, CheckStatus, Desired, HostReport, Observation, Plan, Status, Verification
 from llmprov.model.report import Converged, Failure
 from llmprov.run import outcome
 
-Stage = Literal["observe", "converge", "reboot", "verify"]
+Stage = Literal["observe", "converge", "reboot", "verify", "settle", "back"]
+
+#: Checks that an environment can be at fault for; all others are of the machine.
+OF_ENVIRONMENT = (
+    "declared.conda_env",
+    "declared.venv",
+    "declared.pytorch",
+    "payload.",
+    "python.",
+    "package.",
+    "import.",
+    "torch.",
+    "train.",
+    "transformers.",
+)
 
 #: Tasks that Ansible adds by itself or that only steer; they are no work on a host.
 STEERING = {
@@ -35,6 +49,8 @@ class Entry:
     selected: bool
     observation: Observation | None = None
     plan: Plan | None = None
+    #: What was declared; only a lock asks for it.
+    desired: Desired | None = None
     verified_plan: Plan | None = None
     verification: Verification | None = None
     converged: Converged = field(default_factory=Converged)
@@ -44,6 +60,8 @@ class Entry:
     held: str = ""
     #: Why it was not rebooted, where reboots were allowed and it waits for one.
     kept_from_reboot: str = ""
+    #: Whether a rebuild went back to the environments before.
+    went_back: bool = False
     doing: str = ""
     elapsed_s: dict[str, float] = field(default_factory=dict)
 
@@ -92,9 +110,10 @@ class Ledger:
         self._records(entry, stage, result)
         if stage == "reboot" and isinstance(told := result.get("reboot"), dict):
             entry.kept_from_reboot = str(told.get("kept") or "") if told.get("due") else ""
-        if not is_steering(event) and stage in ("converge", "reboot"):
+        if not is_steering(event) and stage not in ("observe", "verify"):
             entry.converged.tasks += 1
             if result.get("changed"):
+                entry.went_back = entry.went_back or stage == "back"
                 entry.converged.changed.append(_task_name(event))
 
     def _failed(self, entry: Entry, stage: Stage, event: dict[str, Any], result: dict[str, Any]) -> None:
@@ -121,6 +140,7 @@ class Ledger:
         try:
             if "observation" in result and "plan" in result:
                 self._planned(entry, stage, Plan.model_validate(result["plan"]))
+                entry.desired = Desired.model_validate(result["desired"]) if "desired" in result else None
                 entry.observation = Observation.model_validate(result["observation"])
             if "verification" in result and stage == "verify":
                 entry.verification = Verification.model_validate(result["verification"])
@@ -151,9 +171,26 @@ class Ledger:
             if not entry.plan.refusals and not entry.held
         ]
 
-    def rebootable(self) -> list[str]:
-        """Selected hosts that may be rebooted if they wait for it: nothing has failed on them so far."""
-        return [host for host in self.reachable() if not self.entries[host].failures]
+    def going_on(self, stage: Stage) -> list[str]:
+        """Selected hosts that the next stage is for.
+
+        Only a host on which nothing has failed is rebooted, or has its new environments settled: let go of those before
+        where all of it passed, go back to them where the new ones are at fault. Where neither is so both stay.
+        """
+        hosts = self.reachable()
+        if stage == "verify":
+            return hosts
+        hosts = [host for host in hosts if not self.entries[host].failures]
+        if stage in ("settle", "back"):
+            hosts = [host for host in hosts if _has_builds(self.entries[host])]
+        if stage == "settle":
+            return [host for host in hosts if self._row(host).status in (Status.PASS, Status.WARN, Status.PENDING)]
+        if stage == "back":
+            return [host for host in hosts if any(map(_of_environment, self._row(host).checks))]
+        return hosts
+
+    def _row(self, host: str) -> HostReport:
+        return self._report(self.entries[host], verify_wanted=True)
 
     def reports(self, verify_wanted: bool) -> list[HostReport]:
         """One row for every host of the inventory, the worst first, then by the inventory's order."""
@@ -192,6 +229,15 @@ class Ledger:
             device=verification.device if verification else None,
             elapsed_s=entry.elapsed_s,
         )
+
+
+def _has_builds(entry: Entry) -> bool:
+    """Whether an environment has other builds than the one in use, as it was seen when it was verified."""
+    return entry.observation is not None and any(len(there.builds) > 1 for there in entry.observation.environments)
+
+
+def _of_environment(check: Check) -> bool:
+    return check.status is CheckStatus.FAIL and check.id.startswith(OF_ENVIRONMENT)
 
 
 def _unique(checks: list[Check]) -> list[Check]:

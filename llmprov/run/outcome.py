@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import TYPE_CHECKING
 
 from llmprov.model import Check, CheckStatus, HostReport, Kind, Plan, Status
@@ -113,7 +115,21 @@ def _by_checks(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgem
         return status, "", ""
     summary = "; ".join(check.summary or check.id for check in worst[:3])
     more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
+    if entry.went_back:
+        more += "; the environments before are in use again"
     return status, summary + more, next((c.remedy for c in worst if c.remedy), "")
+
+
+def check_id(text: str) -> str:
+    """The id of a check about a place: `declared.venv /srv/a` is `declared.venv:srv:a`.
+
+    Where a path has more than an id may have, a digest keeps it apart from others that come to the same.
+    """
+    plain = text.replace(" /", ":").replace(":/", ":").replace("/", ":")
+    if re.fullmatch(r"[a-z0-9_.:\-]{1,120}", plain):
+        return plain
+    told = re.sub(r"[^a-z0-9_.:\-]+", "-", plain.lower())[:100]
+    return f"{told}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def declared_checks(plan: Plan | None) -> list[Check]:
@@ -125,7 +141,7 @@ def declared_checks(plan: Plan | None) -> list[Check]:
         same = action.kind is Kind.NONE
         found.append(
             Check(
-                id=f"declared.{action.component}",
+                id=check_id(f"declared.{action.component}"),
                 status=CheckStatus.PASS if same else CheckStatus.FAIL,
                 summary=f"{action.component} is as declared" if same else f"{action.component}: {action.why}",
                 measured=action.before,
@@ -139,7 +155,7 @@ def declared_checks(plan: Plan | None) -> list[Check]:
 def finding_checks(plan: Plan | None) -> list[Check]:
     """What the observation found wrong with the driver, now or at the next boot; one check a finding."""
     return [
-        Check(id=f.id, status=CheckStatus.WARN, summary=f.says, evidence=f.evidence, remedy=f.remedy)
+        Check(id=check_id(f.id), status=CheckStatus.WARN, summary=f.says, evidence=f.evidence, remedy=f.remedy)
         for f in (plan.findings if plan else [])
     ]
 

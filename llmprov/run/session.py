@@ -46,6 +46,12 @@ PLAN = Work("plan", (("observe", "plan.yml"),))
 PROVISION = Work("provision", (("converge", "converge.yml"), ("verify", "verify.yml")))
 CONVERGE_ONLY = Work("provision", (("converge", "converge.yml"),))
 VERIFY = Work("verify", (("verify", "verify.yml"),))
+#: What each host's verification says of its new environments decides between the last two.
+REBUILD = Work(
+    "rebuild",
+    (("converge", "rebuild.yml"), ("verify", "verify.yml"), ("settle", "settle.yml"), ("back", "settle.yml")),
+)
+REBUILD_CHECK = Work("rebuild", (("converge", "rebuild.yml"),))
 
 
 class Session:
@@ -60,7 +66,10 @@ class Session:
         judging: Judging = Judging(),  # noqa: B008 - frozen
         baseline: Baseline | None = None,
         inventory: ansible.Inventory | None = None,
+        records: tuple[str, ...] = (),
     ) -> None:
+        #: What of tasks' results is read beside what every run needs; such a session keeps no events.
+        self.records = records
         self.work, self.options, self.strict, self.judging, self.baseline = work, options, strict, judging, baseline
         self._progress_factory = progress
         self._current: ansible.PlaybookRun | None = None
@@ -80,6 +89,7 @@ class Session:
             check_mode=options.check,
             extra_vars=[_name_only(value) for value in options.extra_vars],
             strict=strict,
+            lock=options.lock,
             versions=ansible.versions(),
             content_digest=content_digest(),
             stages_s={"inventory": inventory_s},
@@ -119,7 +129,7 @@ class Session:
         limit: list[str] | None = None if everything else self.inventory.selected
         for number, (stage, playbook) in enumerate(self.work.steps):
             if number:
-                limit = self.ledger.rebootable() if stage == "reboot" else self.ledger.reachable()
+                limit = self.ledger.going_on(stage)
             if self._interrupts or self.ledger.usage_errors:
                 return
             if number and not limit:
@@ -138,7 +148,10 @@ class Session:
         directory: RunDirectory | None,
         progress: Progress,
     ) -> None:
-        self._current = ansible.PlaybookRun(playbook, self.options, limit, forks, self._lifetime)
+        options = self.options
+        if stage in ("settle", "back"):
+            options = replace(options, extra_vars=(*options.extra_vars, f'{{"__llmprov_work": "{stage}"}}'))
+        self._current = ansible.PlaybookRun(playbook, options, limit, forks, self._lifetime, self.records)
         for event in self._current:
             if self._interrupts:
                 continue  # what fails now fails because it was stopped

@@ -8,6 +8,7 @@ the two classes under it, because it writes the passwords it is given into a fil
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -37,7 +38,7 @@ KEPT_TEXT = {"msg": 4000, "stderr": 1000, "stdout": 1000, "module_stderr": 1000,
 KEPT_RECORDS = ("llmprov", "plan", "observation", "verification", "refused", "components", "reboot")
 
 
-def slim(event: dict[str, Any]) -> dict[str, Any] | None:
+def slim(event: dict[str, Any], records: tuple[str, ...] = KEPT_RECORDS) -> dict[str, Any] | None:
     """The part of a runner event that the ledger needs; None for an event it does not."""
     kind = event.get("event")
     if kind not in WANTED:
@@ -58,14 +59,14 @@ def slim(event: dict[str, Any]) -> dict[str, Any] | None:
     }
     result = data.get("res")
     if isinstance(result, dict):
-        slimmed["result"] = slim_result(result)
+        slimmed["result"] = slim_result(result, records)
         slimmed["ignored"] = bool(data.get("ignore_errors"))
     return slimmed
 
 
-def slim_result(result: dict[str, Any]) -> dict[str, Any]:
+def slim_result(result: dict[str, Any], records: tuple[str, ...] = KEPT_RECORDS) -> dict[str, Any]:
     """A task's result without what only Ansible needs."""
-    kept: dict[str, Any] = {name: result[name] for name in KEPT_RECORDS if "llmprov" in result and name in result}
+    kept: dict[str, Any] = {name: result[name] for name in records if "llmprov" in result and name in result}
     for name, limit in KEPT_TEXT.items():
         if result.get(name):
             text = result[name] if isinstance(result[name], str) else json.dumps(result[name])
@@ -87,10 +88,10 @@ def emit(record: dict[str, Any]) -> None:
         return
 
 
-def handle(event: dict[str, Any]) -> bool:
+def handle(event: dict[str, Any], records: tuple[str, ...] = KEPT_RECORDS) -> bool:
     """runner's event handler: never raises, and returns False so that runner keeps no file of the event."""
     try:
-        slimmed = slim(event)
+        slimmed = slim(event, records)
         if slimmed is not None:
             emit(slimmed)
     except Exception as error:  # a raise here would end the whole run
@@ -166,7 +167,8 @@ def main() -> int:
     config.prepare()
     config.suppress_ansible_output = True
     parent = Parent()
-    runner = Runner(config, event_handler=handle, cancel_callback=parent.stop_asked)
+    handler = functools.partial(handle, records=(*KEPT_RECORDS, *spec["records"]))
+    runner = Runner(config, event_handler=handler, cancel_callback=parent.stop_asked)
     runner.run()
     if parent.gone:
         # Nobody else is left to do it.

@@ -15,7 +15,7 @@ KERNEL = "release=$(basename /lib/modules/*-amd64) && mkdir -p /boot && touch /b
 def test_the_driver_is_built_held_and_gone_again(fresh, llmprov, tmp_path):
     lab = fresh(1, gpus=("10de:2330",))
     lab.sh("fresh1", "apt-get -q -y install --no-install-recommends python3 >/dev/null")
-    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1"))
+    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1"), pytorch_state="absent")
     before = lab.sh("fresh1", PACKAGES)
 
     # What does not fit is refused by name, and nothing is touched.

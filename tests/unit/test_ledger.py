@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmprov.model import Action, Kind, Plan, Status, Verification
+from llmprov.model import Action, Check, Kind, Plan, Status, Verification
 from llmprov.plan import decide
+from llmprov.run import outcome
 from llmprov.run.ledger import Ledger, message_of
 from llmprov.run.outcome import exit_code
 from tests.unit.builders import desired, environment, observed, row
@@ -186,3 +187,68 @@ def test_a_host_that_waits_for_its_driver_is_pending_and_never_passes():
 def test_what_a_reboot_does_not_mend_is_told_first():
     row = waiting(import__numpy="fail", torch__cuda="fail")
     assert (row.status, row.summary) == (Status.FAIL, "import__numpy")
+
+
+@given(st.text(min_size=1))
+def test_every_path_makes_an_id_of_a_check(path):
+    for name in (f"declared.venv /{path}", f"drift.packages:/{path}"):
+        Check(id=outcome.check_id(name), status="pass")
+
+
+def test_checks_of_further_environments_have_ids_of_their_own():
+    assert outcome.check_id("declared.conda_env") == "declared.conda_env"
+    assert outcome.check_id("declared.venv /srv/a") == "declared.venv:srv:a"
+    paths = ("/srv/A", "/srv/a", "/srv/a b", "/srv/a-b", "/srv/" + "x" * 300, "/srv/" + "x" * 301)
+    assert len({outcome.check_id(f"declared.venv {path}") for path in paths}) == len(paths)
+
+
+# -- a rebuild -------------------------------------------------------------------------------------------------------
+
+
+def rebuilt(check, status):
+    """A host whose rebuild was verified, with one check."""
+    book = ledger("a", "b")
+    book.fold("converge", planned())
+    book.entries["a"].observation = observed(environments=[{**environment(), "builds": ["llm.1", "llm.2"]}])
+    document = Verification(payload_version="1", elapsed_s=1, checks=[Check(id=check, status=status)])
+    records = {"verification": document.model_dump(mode="json"), "llmprov": {"kind": "verify"}}
+    book.fold("verify", event("failed" if status == "fail" else "ok", "a", "Verify", "llmprov_verify", **records))
+    return book
+
+
+@pytest.mark.parametrize(
+    ("check", "status", "settled", "gone_back"),
+    [
+        ("torch.version", "pass", True, False),
+        ("disk.root", "warn", True, False),
+        ("import.numpy", "fail", False, True),
+        ("gpu3.ecc_volatile", "fail", False, False),
+        ("torch.version", "inconclusive", False, False),
+    ],
+)
+def test_only_what_passed_is_settled_and_only_an_environment_at_fault_is_gone_back_from(
+    check, status, settled, gone_back
+):
+    book = rebuilt(check, status)
+    assert (book.going_on("settle"), book.going_on("back")) == (["a"] * settled, ["a"] * gone_back)
+
+
+def test_a_host_without_a_build_before_has_nothing_to_be_settled():
+    book = rebuilt("torch.version", "pass")
+    book.entries["a"].observation = observed(environments=[{**environment(), "builds": ["llm.1"]}])
+    assert book.going_on("settle") == []
+
+
+def test_a_host_that_failed_to_converge_is_neither_settled_nor_gone_back_from():
+    book = rebuilt("import.numpy", "fail")
+    book.fold("converge", event("failed", msg="the disk is full"))
+    assert (book.going_on("settle"), book.going_on("back")) == ([], [])
+
+
+def test_a_host_that_went_back_says_so():
+    book = rebuilt("import.numpy", "fail")
+    book.fold("back", event("ok", task="Go back", changed=True))
+    row = rows(book)["a"]
+    assert row.status is Status.FAIL
+    assert "the environments before are in use again" in row.summary
+    assert row.converged.changed == ["Go back"]

@@ -35,15 +35,22 @@ def host():
 
 
 @pytest.fixture(scope="module")
-def environment(host):
-    # Ansible puts the shared code under this name when it packs a module.
-    package = "ansible.module_utils.llmprov_host"
-    sys.modules[package] = types.ModuleType(package)
-    sys.modules[package].__dict__.update(host.__dict__)
+def files(host):
+    """The code that looks at files; it and what it uses are found where Ansible puts them when it packs a module."""
+    shared = {"llmprov_host": host}
     try:
-        yield load("llmprov_environment", ROOT / "roles/venv/library/llmprov_environment.py")
+        sys.modules["ansible.module_utils.llmprov_host"] = host
+        shared["llmprov_files"] = load("llmprov_files", ROOT / "roles/preflight/module_utils/llmprov_files.py")
+        sys.modules["ansible.module_utils.llmprov_files"] = shared["llmprov_files"]
+        yield shared["llmprov_files"]
     finally:
-        del sys.modules[package]
+        for name in shared:
+            sys.modules.pop(f"ansible.module_utils.{name}", None)
+
+
+@pytest.fixture(scope="module")
+def environment(files):
+    return load("llmprov_environment", ROOT / "roles/venv/library/llmprov_environment.py")
 
 
 def test_the_real_condas_explicit_list_is_read_as_it_was_asked_for(environment):
@@ -166,6 +173,14 @@ def verify(tmp_path, monkeypatch):
     module = load("llmprov_verify", ROOT / "roles/verify/library/llmprov_verify.py")
     monkeypatch.setattr(module, "PLACE", str(tmp_path))
     return module
+
+
+def test_what_a_power_cut_left_of_an_earlier_boot_goes_with_the_next_run(verify, tmp_path):
+    (tmp_path / "llmprov-00000000-abcd1234" / "pymp").mkdir(parents=True)
+    (tmp_path / "llmprov-soak-0").mkdir()
+    with verify.own_folder() as first, verify.own_folder() as second:
+        assert {first, second, str(tmp_path / "llmprov-soak-0")} == set(map(str, tmp_path.iterdir()))
+    assert [path.name for path in tmp_path.iterdir()] == ["llmprov-soak-0"]
 
 
 def soak(main):
@@ -320,7 +335,7 @@ def test_versions_are_compared_by_their_numbers(driver_module):
     assert max(["580.95.05", "580.105.08", "580.9.1"], key=pin.key) == "580.105.08"
 
 
-def test_dnfs_list_of_what_it_leaves_alone_names_the_drivers_packages(driver_module, tmp_path, monkeypatch):
+def test_dnfs_list_of_what_it_leaves_alone_is_read(files, tmp_path, monkeypatch):
     observe = load("llmprov_observe", ROOT / "roles/preflight/library/llmprov_observe.py")
     listed = tmp_path / "versionlock.list"
     listed.write_text(
@@ -329,4 +344,75 @@ def test_dnfs_list_of_what_it_leaves_alone_names_the_drivers_packages(driver_mod
     )
     monkeypatch.setattr(observe, "VERSION_LOCKS", str(listed))
     monkeypatch.setattr(observe.shutil, "which", lambda name: None)
-    assert observe.held_packages() == ["nvidia-driver-cuda", "kmod-nvidia-open-dkms"]
+    assert observe.held_packages() == ["kernel", "kmod-nvidia-open-dkms", "nvidia-driver-cuda"]
+
+
+# -- builds that go ------------------------------------------------------------------------------------------------
+
+
+def built(environment, files, folder, name, **content):
+    """A build as llmprov leaves one, and what users put into it since."""
+    build = folder / name
+    build.mkdir(parents=True)
+    (build / "pyvenv.cfg").write_text("")
+    (build / files.OTHERS).write_text(f"pyvenv.cfg\n{files.OTHERS}\n")
+    for path, text in content.items():
+        (build / path).write_text(text)
+    return str(build)
+
+
+def kept(path):
+    root = Path(f"{path}.kept")
+    return {str(p.relative_to(root)): p.read_text() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_what_users_put_into_a_build_is_kept_and_never_written_over(environment, files, tmp_path):
+    path = str(tmp_path / "llm")
+    for text in ("first", "second", "third"):
+        # Numbers come again: an environment that was removed begins anew.
+        old = built(environment, files, tmp_path / ".llmprov", "llm.1", notes=text)
+        environment.discard(old, path)
+        assert not Path(old).exists()
+    assert kept(path) == {"1/notes": "first", "1-2/notes": "second", "1-3/notes": "third"}
+
+
+def test_an_environment_that_somebody_else_made_is_kept_whole_when_it_is_replaced(environment, files, tmp_path):
+    path, folder = str(tmp_path / "llm"), tmp_path / ".llmprov"
+    (folder / "llm.2.before/lib").mkdir(parents=True)
+    environment.discard(str(folder / "llm.2.before"), path)
+    assert not Path(f"{path}.kept").exists(), "nothing was in it"
+    (folder / "llm.2.before/lib").mkdir(parents=True)
+    (folder / "llm.2.before/lib/thesis.py").write_text("x")
+    environment.discard(str(folder / "llm.2.before"), path)
+    assert kept(path) == {"2.before/lib/thesis.py": "x"}
+
+
+def test_a_rebuild_keeps_the_build_before_until_it_is_settled_or_gone_back_to(environment, files, tmp_path):
+    path, folder = tmp_path / "llm", tmp_path / ".llmprov"
+    first, second, third = (built(environment, files, folder, f"llm.{n}", **{"llmprov.json": "{}"}) for n in (1, 2, 3))
+    environment.switch(str(path), first)
+    assert sorted(p.name for p in folder.iterdir()) == ["llm.1"], "what was half-made goes"
+    second, third = (built(environment, files, folder, f"llm.{n}", **{"llmprov.json": "{}"}) for n in (2, 3))
+    environment.switch(str(path), second, keep=True)
+    assert (str(path.readlink()), sorted(p.name for p in folder.iterdir())) == (".llmprov/llm.2", ["llm.1", "llm.2"])
+    # One more before anybody settled: what was never found good is not what to go back to.
+    third = built(environment, files, folder, "llm.3", **{"llmprov.json": "{}"})
+    environment.switch(str(path), third, keep=True)
+    assert (str(path.readlink()), sorted(p.name for p in folder.iterdir())) == (".llmprov/llm.3", ["llm.1", "llm.3"])
+    environment.back({"path": str(path)})
+    assert (str(path.readlink()), sorted(p.name for p in folder.iterdir())) == (".llmprov/llm.1", ["llm.1"])
+    second = built(environment, files, folder, "llm.2", **{"llmprov.json": "{}"})
+    environment.switch(str(path), second, keep=True)
+    environment.settle({"path": str(path)})
+    assert (str(path.readlink()), sorted(p.name for p in folder.iterdir())) == (".llmprov/llm.2", ["llm.2"])
+    assert (folder / "llm.2/llmprov.json").read_text() == "{}\n"
+
+
+def test_environments_are_found_and_installations_of_conda_are_none(files, tmp_path):
+    observe = load("llmprov_observe", ROOT / "roles/preflight/library/llmprov_observe.py")
+    for name in ("conda/conda-meta", "base/conda-meta", "base/condabin", "data", "venv", ".llmprov/llm.1/conda-meta"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "venv/pyvenv.cfg").write_text("")
+    (tmp_path / "llm").symlink_to(".llmprov/llm.1")
+    found = {Path(row["path"]).name: row["kind"] for row in observe.environments_in([str(tmp_path)])}
+    assert found == {"conda": "conda", "venv": "venv", "llm": "conda"}

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
+
 import pytest
+
+from tests.conftest import LLMPROV
 
 GOOD = "all:\n  hosts:\n    a: {ansible_host: 192.0.2.1}\n    b: {ansible_host: 192.0.2.2}\n"
 
@@ -61,3 +68,27 @@ def test_every_command_has_help_with_an_example(cli, command):
 
 def test_the_version_is_printed(cli):
     assert cli("--version").stdout.startswith("llmprov ")
+
+
+@pytest.mark.parametrize("where", ["modules", "inventory"])
+def test_ctrl_c_before_the_hosts_are_known_is_one_word(tmp_path, where):
+    here = tmp_path / "here"
+    if where == "modules":
+        # One that is loaded early, in the place of the real one.
+        (tmp_path / "typer.py").write_text(f"open({str(here)!r}, 'w').close()\nimport time\ntime.sleep(60)\n")
+    (tmp_path / "hosts").write_text(f"#!/bin/sh\ntouch {here}\nexec sleep 60\n")
+    (tmp_path / "hosts").chmod(0o755)
+    argv = [LLMPROV, "provision", "-i", str(tmp_path / "hosts")]
+    run = subprocess.Popen(
+        argv, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+        # What a shell starts in the background, and all below it, ignores ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not here.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # a poll with a deadline
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    assert run.communicate(timeout=30)[1] == "llmprov: cancelled\n"
+    assert run.returncode == 130

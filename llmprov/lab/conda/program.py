@@ -480,7 +480,7 @@ def parser():
         sub.add_argument("-c", "--channel", action="append")
         sub.add_argument("--file")
         sub.add_argument("specs", nargs="*")
-    sub = command("remove", remove, "--all")
+    sub = command("remove", remove, "--all", "--offline", "--force-remove")
     sub.add_argument("-y", "--yes", action="store_true")
     sub.add_argument("specs", nargs="*")
     command("list", show_list, "--explicit", "--sha256", "--md5")

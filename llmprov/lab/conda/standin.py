@@ -99,24 +99,34 @@ def ensure_kit(root: Path, say: Callable[[str], object] = lambda _: None, versio
     Raises:
         LabError: what they are made of could not be fetched.
     """
-    recipe = [*channel.WHEELS, *BASE_WHEELS, version, SCRIPT, PROFILE, channel.SITECUSTOMIZE]
+    recipe = [*channel.WHEELS, *BASE_WHEELS, SCRIPT, PROFILE, channel.SITECUSTOMIZE]
     recipe += [path.read_text("utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
-    place = root / f"{version}-{hashlib.sha256(''.join(recipe).encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256("".join(recipe).encode()).hexdigest()[:12]
+    # One channel serves the installers of every version.
+    packages, place = root / f"channel-{digest}", root / f"{version}-{digest}"
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        if not place.exists():
+        if not (packages.exists() and place.exists()):
             say("building a conda channel and a stand-in for the Miniconda installer, as no real one can be reached")
-            building = place.with_suffix(".new")
-            shutil.rmtree(building, ignore_errors=True)
-            try:
-                channel.build(building / "channel")
-                build(building, building / "channel", version)
-                building.rename(place)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
+        _made(packages, channel.build)
+        _made(place, lambda building: build(building, packages, version))
     (installer,) = place.glob("*.sh")
-    return CondaKit(place / "channel", installer, hashlib.sha256(installer.read_bytes()).hexdigest())
+    return CondaKit(packages, installer, hashlib.sha256(installer.read_bytes()).hexdigest())
+
+
+def _made(place: Path, make: Callable[[Path], object]) -> None:
+    """Make a folder, unless it is there; it gets its name when all of it is."""
+    if place.exists():
+        return
+    building = place.with_suffix(".new")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    try:
+        make(building)
+        building.rename(place)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def program_package(version: str) -> Package:

@@ -22,6 +22,11 @@ class LlmVars(RoleVars):
         description="Further environments, each with a `path` and any of `manager`, `state`, `python`, `packages`, "
         "`packages_absent`, `profiles`, `variables`, `on_path`, `conda_packages`, `channels`, `file`.",
     )
+    lock: str = Field(
+        "",
+        description="A lock on the controller (`llmprov lock` writes it): environments are exactly what it says, and a "
+        "declaration that differs from it is refused. `--locked` sets it.",
+    )
     profile_definitions: dict[str, ProfileDefinition] = Field(
         {}, description="Profiles of your own: name -> `packages` and `conda_packages`."
     )

@@ -12,7 +12,17 @@ import subprocess
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.llmprov_host import PREFIX_RECORD, PROFILE, Turn, clean_variables, conda_prefix, write_whole
+from ansible.module_utils.llmprov_files import altered
+from ansible.module_utils.llmprov_host import (
+    PREFIX_RECORD,
+    PROFILE,
+    Turn,
+    clean_variables,
+    conda_packages,
+    conda_prefix,
+    read_json,
+    write_whole,
+)
 
 DOCUMENTATION = r"""
 module: llmprov_conda
@@ -22,6 +32,7 @@ options:
   prefix: {type: path, required: true, description: Directory of the installation.}
   work: {type: str, choices: [look, ensure, remove], default: look, description: What to do.}
   script: {type: path, description: "The installer, where it has to run."}
+  unwanted: {type: list, elements: str, default: [], description: Packages to take out of the base environment.}
   installer: {type: str, description: Its name.}
   owner: {type: str, default: root, description: Who owns the installation.}
   condarc: {type: str, description: The prefix's settings.}
@@ -57,9 +68,13 @@ def call(argv, what):
 def ensure(params):
     prefix = params["prefix"]
     with Turn(params["lock"], params["lock_timeout_s"]):
+        by_hand = added_by_hand(prefix)
         if params["script"]:
             # -u goes over what is there, whole or half: environments and the package cache stay.
             call(["/bin/bash", params["script"], "-b", "-u", "-p", prefix], "the installer %s" % params["installer"])
+        if params["unwanted"]:
+            flags = ["-y", "-p", prefix, "--offline", "--force-remove"]
+            call([prefix + "/bin/conda", "remove", *flags, *params["unwanted"]], "taking packages out of %s" % prefix)
         write_whole(prefix + "/.condarc", params["condarc"])
         there = conda_prefix(prefix)
         if not there["works"]:
@@ -72,9 +87,20 @@ def ensure(params):
                 "accepting the terms of %s" % channel,
             )
         name = params["installer"] if params["script"] or not there["installer"] else there["installer"]
-        write_whole(prefix + "/" + PREFIX_RECORD, json.dumps({"installer": name, "terms": accepted}) + "\n")
+        record = dict(read_json(prefix + "/" + PREFIX_RECORD) or {}, installer=name, terms=accepted)
+        if params["script"]:
+            record["base"] = {name: has for name, has in conda_packages(prefix).items() if name not in by_hand}
+            # What an installer itself leaves otherwise than its packages say is nobody's doing.
+            record["otherwise"] = [row["path"] for row in altered(prefix, deep=True)]
+        write_whole(prefix + "/" + PREFIX_RECORD, json.dumps(record) + "\n")
         open_to_all(prefix, params["owner"])
         login(prefix, params["init"])
+
+
+def added_by_hand(prefix):
+    """The packages of the base environment that no installer of ours brought."""
+    base = (read_json(prefix + "/" + PREFIX_RECORD) or {}).get("base")
+    return set(conda_packages(prefix)) - set(base) if base else set()
 
 
 def open_to_all(prefix, owner):
@@ -125,6 +151,7 @@ def main():
             "prefix": {"type": "path", "required": True},
             "work": {"type": "str", "choices": ["look", "ensure", "remove"], "default": "look"},
             "script": {"type": "path"},
+            "unwanted": {"type": "list", "elements": "str", "default": []},
             "installer": {"type": "str"},
             "owner": {"type": "str", "default": "root"},
             "condarc": {"type": "str"},

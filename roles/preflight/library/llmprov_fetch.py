@@ -27,7 +27,7 @@ options:
 author: [llmprov]
 """
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 TRIES = 5
 STOPPED = threading.Event()
 
@@ -37,6 +37,8 @@ def digest_of(path):
     try:
         with open(path, "rb") as handle:
             for chunk in iter(lambda: handle.read(CHUNK), b""):
+                if STOPPED.is_set():
+                    return None
                 digest.update(chunk)
     except OSError:
         return None
@@ -64,11 +66,14 @@ def download(url, partial, direct):
 def copy(answer, handle):
     """Copy until the end, or until all is stopped; a connection that closed before its end has broken off."""
     wanted, brought = answer.headers.get("Content-Length"), 0
-    for chunk in iter(lambda: answer.read(CHUNK), b""):
+    # What has come, however little: on a slow link a whole chunk takes longer than one that is stopped has.
+    for chunk in iter(lambda: answer.read1(CHUNK), b""):
         handle.write(chunk)
         brought += len(chunk)
         if STOPPED.is_set():
             raise OSError("it was stopped")
+        if brought == int(wanted or -1):
+            return  # not every server closes the connection after it
     if wanted and brought != int(wanted):
         raise OSError("the connection closed after %d of %s bytes" % (brought, wanted))
 
@@ -83,6 +88,8 @@ def bring(artifact, params):
         own = artifact.get("url")
         download(own or params["base_url"] + artifact["sha256"], partial, direct=not own)
     found = digest_of(partial)
+    if STOPPED.is_set():
+        raise OSError("it was stopped")
     if found != artifact["sha256"]:
         os.unlink(partial)
         raise OSError(

@@ -14,7 +14,8 @@ import sys
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.llmprov_host import conda_prefix, environment, read, read_json, run
+from ansible.module_utils.llmprov_files import MOST, altered
+from ansible.module_utils.llmprov_host import PREFIX_RECORD, conda_prefix, environment, read, read_json, run
 
 DOCUMENTATION = r"""
 module: llmprov_observe
@@ -25,6 +26,8 @@ options:
   conda_prefix_path: {type: str, default: "", description: Where conda should lie.}
   uv_path: {type: str, default: "", description: Where uv should lie.}
   kernel_folders: {type: list, elements: str, default: [], description: Where Jupyter kernels are registered.}
+  env_folders: {type: list, elements: str, default: [], description: Where environments may lie that nobody declared.}
+  files: {type: str, choices: [none, quick, all], default: none, description: "What packages' files are looked at."}
 author: [llmprov]
 """
 
@@ -204,11 +207,12 @@ VERSION_LOCKS = "/etc/dnf/plugins/versionlock.list"
 
 
 def held_packages():
-    if shutil.which("apt-mark"):
-        names = run("apt-mark", "showhold").split()
-    else:
-        names = re.findall(r"^([A-Za-z][\w.+-]*?)-(?:\d+:)?\d", read(VERSION_LOCKS), re.M)
-    return [name for name in names if "nvidia" in name]
+    """What the package manager keeps from being upgraded, read from where apt and dnf note it: their tools are slow."""
+    if shutil.which("dpkg-query"):
+        status = read("/var/lib/dpkg/status", 50000000)
+        held = [stanza for stanza in status.split("\n\n") if "\nStatus: hold " in stanza]
+        return sorted(re.findall(r"^Package: (\S+)$", "\n".join(held), re.M))
+    return sorted(re.findall(r"^([A-Za-z][\w.+-]*?)-(?:\d+:)?\d", read(VERSION_LOCKS), re.M))
 
 
 #: NVIDIA's own daemons, which keep devices open as long as they run, by the 15 letters that the kernel keeps of a name.
@@ -230,7 +234,7 @@ def gpu_users():
     return ["%s (%d)" % (name, pid) for pid, name in sorted(users.items()) if name not in DAEMONS][:100]
 
 
-def driver(gpus):
+def driver(gpus, held):
     text = read("/proc/driver/nvidia/version")
     packages = driver_packages()
     name = next((name for name in sorted(packages) if name.startswith(DRIVER_NAMES)), None)
@@ -239,7 +243,7 @@ def driver(gpus):
         "nouveau_blacklisted": nouveau_blacklisted(),
         "module_key_enrolled": module_key_enrolled(),
         "fabric_manager_version": fabric_manager_version(),
-        "held": held_packages(),
+        "held": [name for name in held if "nvidia" in name],
         "users": gpu_users(),
     }
     return {
@@ -273,7 +277,8 @@ def kernelspecs(folders):
             # Kernels that users registered themselves are theirs.
             ours = isinstance(spec.get("metadata"), dict) and "llmprov" in spec["metadata"] and spec.get("argv")
             name = os.path.basename(os.path.dirname(path))
-            found.append({"path": os.path.dirname(path), "name": name, "python": spec["argv"][0] if ours else None})
+            about = {"python": spec["argv"][0], "spec": spec} if ours else {}
+            found.append({"path": os.path.dirname(path), "name": name, "python": None, **about})
     return found
 
 
@@ -334,25 +339,58 @@ def beside_uv(uv_path):
     return sorted(glob.glob(glob.escape(folder) + "/*")) if uv_path else []
 
 
+def environments_in(folders):
+    """Every environment that lies in one of the folders: path and kind; a whole conda installation is none."""
+    found = []
+    for path in sorted(p for folder in folders for p in glob.glob(glob.escape(folder) + "/*")):
+        if os.path.isdir(path + "/condabin"):
+            continue
+        if os.path.isdir(path + "/conda-meta"):
+            found.append({"path": path, "kind": "conda"})
+        elif os.path.exists(path + "/pyvenv.cfg"):
+            found.append({"path": path, "kind": "venv"})
+    return found
+
+
+def with_files(place, files, otherwise=()):
+    """What is at a place, with what of its packages' files is not as it was brought."""
+    if files != "none" and place["kind"] in ("conda", "venv"):
+        # Every file is read only where a quick look finds nothing: one is reason enough to build anew.
+        for deep in (False, True)[: 2 if files == "all" else 1]:
+            found = [row for row in altered(place["path"], deep) if row["path"] not in otherwise]
+            if found:
+                break
+        place.update(altered=found[:MOST], altered_count=len(found))
+    return place
+
+
+def conda(path, files):
+    """The conda installation; of one that llmprov did not make nobody knows how its files were."""
+    record = read_json(path + "/" + PREFIX_RECORD) or {}
+    return with_files(conda_prefix(path), files if "otherwise" in record else "none", record.get("otherwise"))
+
+
 def cpu_model():
     """What the processors call themselves; nothing where the kernel does not name them, as on aarch64."""
     match = re.search(r"^model name\s*:\s*(.+)$", read("/proc/cpuinfo"), re.M)
     return match.group(1).strip()[:200] if match else ""
 
 
-def observe(env_paths, conda_prefix_path, uv_path, kernel_folders):
+def observe(env_paths, conda_prefix_path, uv_path, kernel_folders, env_folders, files):
     uv = run(uv_path, "--version").split() if uv_path else []
-    devices = pci_devices()
+    devices, held = pci_devices(), held_packages()
     return {
         "python": sys.executable,
         "python_version": platform.python_version(),
         "os": operating_system(),
         "kernels": kernels(),
         "devices": devices,
-        "driver": driver(devices),
-        "conda": conda_prefix(conda_prefix_path) if conda_prefix_path else None,
+        "driver": driver(devices, held),
+        "held": held,
+        "conda": conda(conda_prefix_path, files) if conda_prefix_path else None,
         "jupyter": jupyter(kernel_folders),
-        "environments": [environment(p) for p in env_paths],
+        "environments": [with_files(environment(p), files) for p in env_paths],
+        "environments_there": environments_in(env_folders),
         "uv_version": uv[1] if len(uv) > 1 else None,
         "uv_ours": os.path.exists(os.path.join(os.path.dirname(uv_path), ".llmprov-" + os.path.basename(uv_path))),
         "beside_uv": beside_uv(uv_path),
@@ -375,6 +413,8 @@ def main():
             "conda_prefix_path": {"type": "str", "default": ""},
             "uv_path": {"type": "str", "default": ""},
             "kernel_folders": {"type": "list", "elements": "str", "default": []},
+            "env_folders": {"type": "list", "elements": "str", "default": []},
+            "files": {"type": "str", "choices": ["none", "quick", "all"], "default": "none"},
         },
         supports_check_mode=True,
     )

@@ -14,7 +14,11 @@ import time
 #: What llmprov leaves in an environment that it built, and in a conda prefix that it installed.
 ENVIRONMENT_RECORD = "llmprov.json"
 PREFIX_RECORD = "etc/llmprov.json"
+#: What is behind an environment's name where its users' files are kept, once their build has gone.
+KEPT = ".kept"
 PROFILE = "/etc/profile.d"
+#: Where conda reads settings for all users of a host beside a prefix's own (its documentation of the search path).
+CONDA_SETTINGS = ("/etc/conda/.condarc", "/etc/conda/condarc", "/etc/conda/condarc.d/*", "/var/lib/conda/.condarc")
 #: The script that conda runs when the environment is activated.
 ACTIVATION = "/etc/conda/activate.d/llmprov.sh"
 
@@ -101,9 +105,25 @@ def environment(path):
         "from_conda": from_conda,
         "conda": linked,
         "record": read_json(path + "/" + ENVIRONMENT_RECORD),
+        "builds": sorted(builds(path)),
+        "kept": os.path.isdir(path + KEPT),
         "profile": text_of(profile_path(path)),
         "activation": text_of(path + ACTIVATION),
     }
+
+
+def generations(path):
+    """Where the builds of an environment lie: beside it, one level down, where `conda env list` does not look."""
+    return os.path.join(os.path.dirname(path), ".llmprov")
+
+
+def builds(path):
+    """The names of an environment's builds, former and half-made ones too; those of `llm.x` are none of `llm`'s."""
+    pattern = re.escape(os.path.basename(path)) + r"\.\d+(\.link|\.before)?"
+    try:
+        return [name for name in os.listdir(generations(path)) if re.fullmatch(pattern, name)]
+    except OSError:
+        return []
 
 
 def profile_path(path):
@@ -154,6 +174,10 @@ def conda_prefix(path):
         "version": conda_packages(path).get("conda", "").partition("=")[0] or None,
         "installer": record.get("installer"),
         "terms": record.get("terms", []),
+        "packages": conda_packages(path),
+        "base": record.get("base"),
+        "settings": [p for pattern in CONDA_SETTINGS for p in sorted(glob.glob(pattern))]
+        + [p for p in (path + "/condarc", *sorted(glob.glob(path + "/condarc.d/*"))) if os.path.isfile(p)],
         "works": len(said) == 2 and said[0] == "conda" and runs(path + "/bin/python"),
         "readable": readable(path, ["bin", "bin/conda", "bin/python", "lib", "conda-meta", ".condarc", "pkgs"]),
         "owner": owner(path),

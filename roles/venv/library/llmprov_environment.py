@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -13,16 +14,21 @@ import subprocess
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.llmprov_files import OTHERS, altered, others, users_own
 from ansible.module_utils.llmprov_host import (
     ACTIVATION,
     ENVIRONMENT_RECORD,
+    KEPT,
     Turn,
+    builds,
     clean_variables,
     conda_packages,
     distributions,
     environment,
+    generations,
     profile_path,
     read,
+    read_json,
     write_whole,
 )
 
@@ -32,7 +38,8 @@ short_description: A Python environment, built by conda or uv and switched to in
 description: Which work is needed is decided on the controller; the action plugin sets `work` and what it needs.
 options:
   path: {type: path, required: true, description: Where the environment is found.}
-  work: {type: str, choices: [look, build, packages, settings, remove], default: look, description: What to do.}
+  work: {type: str, choices: [look, build, packages, settings, remove, settle, back], default: look, description: What to do.}
+  keep: {type: bool, default: false, description: "Keep the build that was in use, until it is settled or gone back to."}
   manager: {type: str, choices: [conda, venv], default: venv, description: What builds it.}
   python: {type: str, default: "", description: Python version of a virtual environment.}
   conda_prefix: {type: path, description: The conda installation.}
@@ -95,39 +102,49 @@ def conda(params, *words):
 # -- building ----------------------------------------------------------------------------------------------------
 
 
-def generations(path):
-    """Where the builds of an environment lie: beside it, one level down, where `conda env list` does not look."""
-    return os.path.join(os.path.dirname(path), ".llmprov")
-
-
-def builds(path):
-    """The names of an environment's builds, former and half-made ones too; those of an environment `llm.x` are not `llm`'s."""
-    pattern = re.escape(os.path.basename(path)) + r"\.\d+(\.link|\.before)?"
-    try:
-        return [name for name in os.listdir(generations(path)) if re.fullmatch(pattern, name)]
-    except OSError:
-        return []
-
-
 def build(params):
-    """Build a successor, and switch to it only when all of it is there."""
+    """Build a successor, and switch to it only when all of it is there, and is what its packages say."""
     path = params["path"]
     folder = generations(path)
     os.makedirs(folder, exist_ok=True)
     taken = [int(name.split(".")[-1]) for name in builds(path) if name.split(".")[-1].isdigit()]
     new = "%s/%s.%d" % (folder, os.path.basename(path), max(taken, default=0) + 1)
     try:
-        if params["manager"] == "conda":
-            create_conda(params, new)
-        else:
-            create_venv(params, new)
-        install(params, new)
+        make(params, new)
+        broken = altered(new, deep=True)
+        if broken:
+            # Builds share files with the caches: whoever wrote over a file of one, wrote over the cache's.
+            purge(params, new, {row["package"] for row in broken})
+            shutil.rmtree(new)
+            make(params, new)
+            broken = altered(new, deep=True)
+        if broken:
+            raise FailedError("%s of %s is not as its package says, twice" % (broken[0]["path"], broken[0]["package"]))
         finish(params, new)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         tidy(folder)
         raise
-    switch(path, new)
+    switch(path, new, params["keep"])
+
+
+def make(params, new):
+    if params["manager"] == "conda":
+        create_conda(params, new)
+    else:
+        create_venv(params, new)
+    install(params, new)
+
+
+def purge(params, prefix, names):
+    """Let the caches forget packages, so that they are unpacked anew."""
+    by_conda = [name for name in conda_packages(prefix) if name in names]
+    for name in by_conda:
+        version, _, build_string = conda_packages(prefix)[name].partition("=")
+        shutil.rmtree("%s/pkgs/%s-%s-%s" % (params["conda_prefix"], name, version, build_string), ignore_errors=True)
+    by_uv = sorted(names - set(by_conda))
+    if by_uv:
+        uv(params, "cache", "clean", "--quiet", *by_uv)
 
 
 def create_venv(params, new):
@@ -223,8 +240,9 @@ def conda_owned(prefix):
 
 
 def finish(params, prefix):
-    """Leave the record, and the settings for users."""
+    """Leave the record, the settings for users, and which files are of no package."""
     settings(params, prefix)
+    write_whole(prefix + "/" + OTHERS, "\n".join([*others(prefix), OTHERS, ENVIRONMENT_RECORD, ""]))
     record = {
         "declaration": params["declaration"],
         "conda": conda_packages(prefix),
@@ -266,27 +284,89 @@ def in_place(params):
 # -- switching and removing ----------------------------------------------------------------------------------------
 
 
-def switch(path, new):
+def switch(path, new, keep=False):
     """Make `path` lead to the new build; where a link stood, in one step that no power cut falls into."""
-    link = "%s.link" % new
+    before = former(path)
+    if os.path.lexists(path) and not os.path.islink(path):
+        before = "%s.before" % new
+        os.rename(path, before)
+    if keep and before:
+        note_former(new, os.path.basename(before))
+    lead(path, new)
+    retire(path)
+
+
+def lead(path, build):
+    link = "%s.link" % build
     if os.path.lexists(link):
         os.unlink(link)
-    os.symlink(os.path.relpath(new, os.path.dirname(path)), link)
-    if os.path.lexists(path) and not os.path.islink(path):
-        os.rename(path, "%s.before" % new)
+    os.symlink(os.path.relpath(build, os.path.dirname(path)), link)
     os.replace(link, path)
-    retire(path)
+
+
+def former(path):
+    """The build to go back to: the one before an unsettled one, as what is unsettled was never found good."""
+    if not os.path.exists(path) or not os.path.islink(path):
+        return None
+    before = (read_json(path + "/" + ENVIRONMENT_RECORD) or {}).get("former")
+    kept = os.path.join(generations(path), str(before))
+    return kept if before in builds(path) and os.path.isdir(kept) else os.path.realpath(path)
+
+
+def note_former(build, name):
+    path = build + "/" + ENVIRONMENT_RECORD
+    record = dict(read_json(path) or {}, former=name)
+    record = {key: value for key, value in record.items() if value is not None}
+    write_whole(path, json.dumps(record, sort_keys=True) + "\n")
+
+
+def settle(params):
+    """Let go of the build before: the one in use was found good."""
+    if "former" in (read_json(params["path"] + "/" + ENVIRONMENT_RECORD) or {}):
+        note_former(os.path.realpath(params["path"]), None)
+    retire(params["path"])
+
+
+def back(params):
+    """Go back to the build before; the one in use was found wanting."""
+    lead(params["path"], former(params["path"]))
+    retire(params["path"])
 
 
 def retire(path):
     """Remove former builds, but for those that a program still runs from: a later run takes them."""
     folder = generations(path)
     current = os.path.realpath(path) if os.path.islink(path) else None
+    kept = {current, former(path)}
     switched = os.lstat(path).st_mtime if current else 0
     for old in (os.path.join(folder, name) for name in builds(path)):
-        if os.path.realpath(old) != current and not in_use(old, path, switched):
-            shutil.rmtree(old, ignore_errors=True)
+        if os.path.realpath(old) not in kept and not in_use(old, path, switched):
+            discard(old, path)
     tidy(folder)
+
+
+def discard(old, path):
+    """Remove a build; what users put into it is moved aside, since no package has it."""
+    if os.path.islink(old):
+        os.unlink(old)
+        return
+    aside = beside(old, path)
+    if os.path.exists(old + "/" + OTHERS):
+        for name in users_own(old):
+            os.makedirs(os.path.dirname(os.path.join(aside, name)), exist_ok=True)
+            os.rename(os.path.join(old, name), os.path.join(aside, name))
+    elif old.endswith(".before") and others(old):
+        # Somebody else made it, so that nobody knows whose is what in it.
+        os.makedirs(os.path.dirname(aside), exist_ok=True)
+        os.rename(old, aside)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def beside(old, path):
+    """A folder that is not there yet, for what is kept of a build: numbers of builds come again."""
+    place = "%s%s/%s" % (path, KEPT, os.path.basename(old)[len(os.path.basename(path)) + 1 :] or "whole")
+    names = itertools.chain([place], ("%s-%d" % (place, number) for number in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def tidy(folder):
@@ -319,17 +399,28 @@ def remove(params):
     if os.path.islink(path):
         os.unlink(path)
     elif os.path.isdir(path):
-        shutil.rmtree(path)
+        discard(path, path)
     retire(path)
     if os.path.exists(profile_path(path)):
         os.unlink(profile_path(path))
+
+
+WORKS = {
+    "build": build,
+    "packages": in_place,
+    "settings": lambda params: note(params, set()),
+    "remove": remove,
+    "settle": settle,
+    "back": back,
+}
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "work": {"type": "str", "choices": ["look", "build", "packages", "settings", "remove"], "default": "look"},
+            "work": {"type": "str", "choices": ["look", *WORKS], "default": "look"},
+            "keep": {"type": "bool", "default": False},
             "manager": {"type": "str", "choices": ["conda", "venv"], "default": "venv"},
             "python": {"type": "str", "default": ""},
             "conda_prefix": {"type": "path"},
@@ -346,16 +437,15 @@ def main():
         supports_check_mode=True,
     )
     params = module.params
-    works = {"build": build, "packages": in_place, "settings": lambda p: note(p, set()), "remove": remove}
     # What is built is for every user of the host, whatever the umask of whoever builds it.
     os.umask(0o022)
     before = describe(params["path"])
-    if params["work"] in works and not module.check_mode:
+    if params["work"] in WORKS and not module.check_mode:
         try:
-            works[params["work"]](params)
+            WORKS[params["work"]](params)
         except (FailedError, OSError, TimeoutError) as error:
             module.fail_json(msg=str(error))
-    changed = params["work"] in works
+    changed = params["work"] in WORKS
     difference = {"before": before, "after": describe(params["path"])} if module._diff and changed else {}
     module.exit_json(changed=changed, seen=environment(params["path"]), diff=difference)
 

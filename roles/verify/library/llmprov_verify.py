@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import glob
 import os
 import selectors
 import shlex
@@ -164,6 +166,20 @@ def ours(folder):
     return True
 
 
+def own_folder():
+    """A folder for all that the payload writes; what runs of earlier boots left, which a power cut ended, goes.
+
+    Not where Ansible keeps its files: sockets lie in it, and their paths may have 107 characters.
+    """
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as handle:
+        prefix = "llmprov-%s-" % handle.read(8)
+    for left in glob.glob(PLACE + "/llmprov-????????-*"):
+        with contextlib.suppress(OSError):
+            if not os.path.basename(left).startswith(prefix) and ours(left):
+                shutil.rmtree(left)
+    return tempfile.TemporaryDirectory(prefix=prefix, dir=PLACE)
+
+
 def age_s(path):
     try:
         return time.time() - os.stat(path).st_mtime
@@ -276,8 +292,7 @@ def main():
     except OSError as error:
         module.fail_json(msg="the soak: %s" % error)
     begin()
-    # Not where Ansible keeps its files: sockets lie in it, and their paths may have 107 characters.
-    with tempfile.TemporaryDirectory(prefix="llmprov-", dir=PLACE) as own:
+    with own_folder() as own:
         done = run(module.params, own)
     module.exit_json(changed=False, **done)
 

@@ -186,22 +186,26 @@ def _observe_without_python(action: Any) -> Observation:
 
 
 def hold(action: Any, task_vars: Variables) -> Result:
-    """Hold the host for this run until it ends, and have what it starts there ended with it."""
+    """Hold the host for this run until it ends, unless all hosts are given back meanwhile: then this is done again."""
     if action._task.check_mode or not holding.wanted():
         return {"changed": False, "msg": "only llmprov's own commands hold a host, and not in check mode"}
-    held = _take(action, Planned.of(task_vars))
-    if held.get("failed"):
-        return held
-    guarded: Result = action._execute_module(module_name="llmprov_guard", module_args={}, task_vars=task_vars)
-    return {**guarded, **held}
+    planned, number = Planned.of(task_vars), int(action._task.args["round"])
+    return _take(action, planned, planned.desired.preflight.run_timeout_s, number)
 
 
-def _take(action: Any, planned: Planned) -> Result:
-    """Whether another run was waited for; a failing result where one still holds the host."""
-    wait_s = planned.desired.preflight.run_timeout_s
-    holds = holding.take(action._connection, planned.seen.python or "python3", wait_s)
+def _hold_alone(action: Any, planned: Planned, wait_s: int = 0) -> Result:
+    """Hold the host for this run, which does nothing on other hosts while it waits for another run on this one."""
+    while (held := _take(action, planned, wait_s, holding.rounds())).get("given_back"):
+        pass
+    return held
+
+
+def _take(action: Any, planned: Planned, wait_s: int, number: int) -> Result:
+    """Whether the host is held, and another run was waited for; a failing result where another run still holds it."""
+    holds = holding.take(action._connection, planned.seen.python or "python3", wait_s, number)
     if not holds.by:
-        return {"waited": holds.waited, "msg": holds.why or "held"}
+        told = {"held": holds.held, "waited": holds.waited or number > 0, "given_back": holds.given_back}
+        return {**told, "msg": holds.why or ("given back" if holds.given_back else "held")}
     waited = f", waited for {wait_s} s" if wait_s else ""
     msg = f"this host is held by {holds.by}{waited}: let that run end, or wait for it with --wait SECONDS"
     return {"failed": True, "msg": msg, "llmprov": {"kind": "held"}}
@@ -401,7 +405,7 @@ def verify(action: Any, task_vars: Variables) -> Result:
     module = _module(action, task_vars, "llmprov_verify", {})
     if action._task.args.get("start"):
         return {**module(work="start", **arguments), "changed": False}
-    held = _take(action, planned)
+    held = _hold_alone(action, planned)
     if held.get("failed"):
         return held
     if wanted.stop:
@@ -434,7 +438,7 @@ def gate(action: Any, task_vars: Variables) -> Result:
         # sshd answers before all modules are loaded.
         time.sleep(GATE_PAUSE_S)
     # What held the host went with its reboot.
-    held = _take(action, planned)
+    held = _hold_alone(action, planned, planned.desired.preflight.run_timeout_s)
     if held.get("failed"):
         return held
     if not wrong:

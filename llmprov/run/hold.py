@@ -6,21 +6,31 @@ input is the pipe of the run (`lifetime`). What runs on the host is the role pre
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmprov.report.text import plain
 from llmprov.run.content import roles_directory
-from llmprov.run.lifetime import owner
+from llmprov.run.lifetime import holders, owner
 
 #: How long a host may take to answer, in seconds, beside what it is told to wait.
 ANSWER_S = 15.0
+
+#: What a host says at once where a run has it that began before this one, and waits then.
+BEHIND = '{"behind": true}\n'
+
+#: How often hosts are given back before nobody is waited for any more: one that says without end that another run has
+#: it would keep a run from ever beginning. Each time an older run has ended, and there are not so many.
+ROUNDS = 20
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,8 @@ class Holding:
     held: bool
     #: Another run was here meanwhile.
     waited: bool = False
+    #: A run was met that began before this one: all that this run holds is given back, and asked for again.
+    given_back: bool = False
     by: str = ""
     why: str = ""
 
@@ -39,33 +51,78 @@ def wanted() -> bool:
     return "LLMPROV_LIFETIME" in os.environ
 
 
-def take(connection: Any, python: str, patience_s: float) -> Holding:
+def take(connection: Any, python: str, patience_s: float, number: int) -> Holding:
     """Hold the host until the run ends, waiting up to `patience_s` seconds for another run on it.
 
     Args:
         connection: Ansible's connection to the host.
         python: the host's Python.
-        patience_s: how long to wait, in seconds.
+        patience_s: how long to wait, in seconds, since the first host was asked for.
+        number: how often all hosts were given back before.
     """
     if not wanted():
         return Holding(False, why="only llmprov's own commands hold a host")
-    folder = os.environ["LLMPROV_LIFETIME"]
-    about = (Path(folder) / "about.json").read_text("utf-8")
+    folder = Path(os.environ["LLMPROV_LIFETIME"])
+    about = {**json.loads((folder / "about.json").read_text("utf-8")), "round": number}
+    patience_s = _left(folder, patience_s, number)
     script = (roles_directory() / "preflight/files/hold.py").read_text("utf-8")
-    words = [python, "-I", "-S", "-c", script, about, str(patience_s), f"~/.ansible/tmp-{json.loads(about)['run']}"]
+    words = [python, "-I", "-S", "-c", script, json.dumps(about), str(patience_s), f"~/.ansible/tmp-{about['run']}"]
     argv = command(connection, words)
     if argv is None:
         return Holding(False, why=f"connections of the kind {connection.transport} cannot hold a host")
-    answer = Path(folder) / "holding" / f"answer-{os.getpid()}"
+    if returned(folder, number).exists():
+        return Holding(False, given_back=True)
+    process, answer = _begin(folder, argv, number)
+    found = _answer(process, answer, patience_s, lambda: _give_back(folder, number, process.pid))
+    if returned(folder, number).exists() and not found.by:
+        # What was held a moment ago may be taken by another run now.
+        process.terminate()
+        return Holding(False, given_back=True)
+    return found
+
+
+def rounds() -> int:
+    """How often this run gave all its hosts back."""
+    return len(list(Path(os.environ["LLMPROV_LIFETIME"]).glob("given-back-*"))) if wanted() else 0
+
+
+def returned(folder: Path, number: int) -> Path:
+    """The file that says that all hosts were given back once more."""
+    return folder / f"given-back-{number}"
+
+
+def _left(folder: Path, patience_s: float, number: int) -> float:
+    """What is left of the patience, in seconds, once hosts were given back."""
+    if not number or not patience_s:
+        return patience_s
+    waited_s = time.time() - returned(folder, 0).stat().st_mtime
+    return max(patience_s - waited_s, 0.0) if number < ROUNDS else 0.0
+
+
+def _begin(folder: Path, argv: list[str], number: int) -> tuple[subprocess.Popen[bytes], Path]:
+    """The process that holds the host, and the file of its answer, which outlives this process as a pipe does not."""
+    answer = folder / "holding" / f"answer-{os.getpid()}"
     # Not waited for to be opened for writing, as the run may have ended meanwhile: then it is at its end at once.
-    alive = os.open(f"{folder}/alive", os.O_RDONLY | os.O_NONBLOCK)
+    alive = os.open(folder / "alive", os.O_RDONLY | os.O_NONBLOCK)
     try:
         with answer.open("wb") as out:
             process = subprocess.Popen(argv, stdin=alive, stdout=out, stderr=out, start_new_session=True)
     finally:
         os.close(alive)
-    (answer.parent / str(process.pid)).write_text(owner(process.pid), encoding="utf-8")
-    return _answer(process, answer, patience_s)
+    (folder / "holding" / f"{number}-{process.pid}").write_text(owner(process.pid), encoding="utf-8")
+    return process, answer
+
+
+def _give_back(folder: Path, number: int, waiting: int) -> None:
+    """Let go of all hosts; the process `waiting` has none, and goes on waiting for one."""
+    try:
+        returned(folder, number).touch(exist_ok=False)
+    except FileExistsError:
+        return
+    for process in holders(folder):
+        if process != waiting:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
 
 
 def command(connection: Any, words: list[str]) -> list[str] | None:
@@ -91,14 +148,18 @@ def without_password(connection: Any, command: list[bytes | str]) -> list[str]:
     return words
 
 
-def _answer(process: subprocess.Popen[bytes], path: Path, patience_s: float) -> Holding:
+def _answer(process: subprocess.Popen[bytes], path: Path, patience_s: float, give_back: Callable[[], None]) -> Holding:
     deadline = time.monotonic() + patience_s + ANSWER_S
     while time.monotonic() < deadline:
         ended = process.poll() is not None
         text = path.read_text("utf-8", "replace")
-        line = next((line for line in text.splitlines(keepends=True) if line.startswith("{")), "")
-        if line.endswith("\n"):
-            return _read(line)
+        lines = [line for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
+        if lines and not (patience_s and lines[0] == BEHIND):
+            return _read(lines[0])
+        if lines:
+            give_back()
+        if len(lines) > 1:
+            return Holding(False, given_back=True)
         if ended:
             return Holding(False, why=plain(" ".join(text.split()), 300) or "the host said nothing")
         # The answer comes into a file, which outlives this process as its reader does not.

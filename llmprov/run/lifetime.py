@@ -85,19 +85,20 @@ class Lifetime:
         with contextlib.suppress(OSError):
             os.close(self._alive)
         deadline = time.monotonic() + END_S
-        while (holders := self._holders()) and time.monotonic() < deadline:
+        while (left := holders(self.directory)) and time.monotonic() < deadline:
             # A process that is no child of ours tells nobody of its end.
             time.sleep(0.02)
-        for process in holders:
+        for process in left:
             # Its host is dead, or the network is: there is nothing to wait for.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _holders(self) -> list[int]:
-        """The connections that still hold a host, by process id."""
-        notes = (self.directory / "holding").glob("[0-9]*")
-        return [int(note.name) for note in notes if _runs(note.read_text("utf-8"))]
+
+def holders(directory: Path) -> list[int]:
+    """The connections of the run of this folder that still hold a host, or wait for one, by process id."""
+    notes = (directory / "holding").glob("[0-9]*-[0-9]*")
+    return [int(note.name.rpartition("-")[2]) for note in notes if _runs(note.read_text("utf-8"))]
 
 
 def owner(process: int) -> str:

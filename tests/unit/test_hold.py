@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,9 +30,9 @@ SCRIPT = (
 def holder():
     begun = []
 
-    def start(run, patience_s=0.0):
-        about = json.dumps({"run": run, "who": "ann", "from": "ctl1", "since": "today", "command": "llmprov verify"})
-        argv = [sys.executable, "-I", "-S", "-c", SCRIPT, about, str(patience_s), "/nonexistent/folder"]
+    def start(run, patience_s=0.0, since="08:00", number=0):
+        about = {"run": run, "who": "ann", "from": "ctl1", "since": since, "command": "llmprov verify", "round": number}
+        argv = [sys.executable, "-I", "-S", "-c", SCRIPT, json.dumps(about), str(patience_s), "/nonexistent/folder"]
         begun.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return begun[-1]
 
@@ -60,7 +61,7 @@ def test_the_first_holds_and_the_second_is_told_by_whom(holder):
     told = answer(holder("r2"))
     assert told["held"] is False
     assert (told["by"]["run"], told["by"]["who"]) == ("r1", "ann")
-    assert hold._read(json.dumps(told)).by.startswith("`llmprov verify` of ann@ctl1 since today (run r1, as ")
+    assert hold._read(json.dumps(told)).by.startswith("`llmprov verify` of ann@ctl1 since 08:00 (run r1, as ")
 
 
 def test_names_of_one_host_in_one_run_share_it(holder):
@@ -74,7 +75,7 @@ def test_names_of_one_host_in_one_run_share_it(holder):
 def test_who_waits_has_it_when_the_owner_ends_however_it_ends(holder, end):
     first = holder("r1")
     answer(first)
-    second = holder("r2", 30)
+    second = holder("r2", 30, since="07:59")
     wait_for_a_question()
     end(first)
     assert answer(second) == {"held": True, "waited": True}
@@ -82,9 +83,38 @@ def test_who_waits_has_it_when_the_owner_ends_however_it_ends(holder, end):
     assert second.wait(timeout=10) == 0
 
 
+def test_who_began_later_says_so_at_once_and_asks_again_when_the_older_run_ends(holder):
+    first = holder("r2")
+    answer(first)
+    # In one second, the name of the run decides.
+    second = holder("r3", 30)
+    assert second.stdout.readline() == hold.BEHIND
+    wait_for_a_question()
+    first.stdin.close()
+    told = answer(second)
+    assert (told["held"], told["behind"], told["by"]["run"]) == (False, True, "r2")
+    assert second.wait(timeout=10) == 0
+    assert answer(holder("r3", 30, number=1)) == {"held": True, "waited": False}
+
+
+def test_without_patience_the_younger_run_is_told_and_no_more(holder):
+    answer(holder("r1"))
+    told = answer(holder("r2"))
+    assert (told["held"], told["behind"]) == (False, False)
+
+
+def test_a_holder_that_is_to_give_back_is_waited_for_by_its_own_run(holder):
+    first = holder("r1")
+    answer(first)
+    again = holder("r1", 30, number=1)
+    wait_for_a_question()
+    first.stdin.close()
+    assert answer(again) == {"held": True, "waited": True}
+
+
 def test_who_waits_stops_waiting_with_its_own_run(holder):
     answer(holder("r1"))
-    second = holder("r2", 30)
+    second = holder("r2", 30, since="07:59")
     wait_for_a_question()
     second.stdin.close()
     assert second.wait(timeout=10) == 0
@@ -104,6 +134,69 @@ def test_what_another_holder_says_stays_one_line(by, user):
     assert told
     assert "\n" not in told
     assert "\x1b" not in told
+
+
+class Local:
+    transport = "local"
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """A run with a host that answers what `says` prints."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    living = lifetime.Lifetime("r1", "provision")
+    monkeypatch.setenv("LLMPROV_LIFETIME", str(living.directory))
+
+    def says(*lines):
+        path = tmp_path / "python"
+        path.write_text("\n".join(["#!/bin/sh", *(f"echo '{line}'" for line in lines)]))
+        path.chmod(0o755)
+        return str(path)
+
+    yield living, says
+    living.end()
+
+
+BEHIND = hold.BEHIND.strip()
+
+
+def test_a_run_that_does_not_wait_gives_nothing_back_whatever_a_host_says(run):
+    living, says = run
+    found = hold.take(Local(), says(BEHIND, BEHIND), 0, 0)
+    assert (found.held, found.given_back) == (False, False)
+    assert not hold.returned(living.directory, 0).exists()
+    assert hold.rounds() == 0
+
+
+def test_a_host_that_is_held_by_an_older_run_without_end_is_left_at_last(run):
+    _, says = run
+    python = says(BEHIND, BEHIND)
+    while (found := hold.take(Local(), python, 3600, hold.rounds())).given_back:
+        assert hold.rounds() <= hold.ROUNDS
+    assert found == Holding(False, why="the host answered what makes no sense")
+
+
+def test_the_time_to_wait_is_counted_from_the_first_time_on(run, tmp_path):
+    living, says = run
+    assert hold.take(Local(), says(BEHIND, BEHIND), 60, 0).given_back
+    os.utime(hold.returned(living.directory, 0), (time.time() - 50,) * 2)
+    argv = tmp_path / "argv"
+    python = Path(says('{"held": true, "waited": false}'))
+    python.write_text(python.read_text() + f'\necho "$6" > {argv}')
+    assert hold.take(Local(), str(python), 60, 1).held
+    assert 5 < float(argv.read_text()) < 10
+
+
+def test_what_is_held_is_let_go_when_another_host_waits_for_an_older_run(run):
+    living, says = run
+    with subprocess.Popen(["sleep", "60"]) as holder_of_a_host:
+        note = living.directory / "holding" / f"0-{holder_of_a_host.pid}"
+        note.write_text(lifetime.owner(holder_of_a_host.pid))
+        assert lifetime.holders(living.directory) == [holder_of_a_host.pid]
+        assert hold.take(Local(), says(BEHIND, BEHIND), 60, 0).given_back
+        assert holder_of_a_host.wait(timeout=20) == -signal.SIGTERM
+    # Whose turn comes later does not ask its host any more.
+    assert hold.take(Local(), "no such program", 60, 0).given_back
 
 
 def test_a_run_leaves_nothing_and_sweeps_what_killed_ones_left(tmp_path, monkeypatch):
@@ -130,7 +223,7 @@ def test_a_run_leaves_nothing_and_sweeps_what_killed_ones_left(tmp_path, monkeyp
 
 def test_without_a_run_nothing_is_held(monkeypatch):
     monkeypatch.delenv("LLMPROV_LIFETIME", raising=False)
-    assert not hold.take(object(), "python3", 0).held
+    assert not hold.take(object(), "python3", 0, 0).held
 
 
 def test_the_path_of_a_runs_folder_is_short(tmp_path):

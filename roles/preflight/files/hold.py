@@ -4,9 +4,14 @@ Handed to the host's Python as text, over a connection of its own that ends with
 among the kernel's sockets: it goes with the process that has it, whatever becomes of that, and leaves no file. Who asks
 there is told who holds it; the guard of the run (module_utils/llmprov_guard.py) listens there for its end. Python 3.9.
 
+Two runs that each hold what the other waits for would wait in vain. So a run waits with what it has only for runs that
+began after it; one that meets a run which began before says so at once, is to give back all that it holds, waits for
+that run's end, and then asks again.
+
 Arguments: what is told of the run, as JSON; seconds to wait for another run; the folder that goes with the run.
-Prints one line of JSON: `held`; `waited`, whether for another run; `by`, what another holder tells, and `user`, who
-that is on this host.
+Prints a line of JSON: `held`; `waited`, whether for another run; `by`, what another holder tells, and `user`, who that
+is on this host; `mine`, whether that is this run; `behind`, whether it began before this run and was waited for. When
+that wait begins, a line before says {"behind": true}.
 """
 
 import json
@@ -20,6 +25,8 @@ import sys
 import time
 
 NAME = "\0llmprov-run"
+
+OWN = json.loads(sys.argv[1])
 
 #: How long the guard may take to end what still runs, in seconds.
 GUARD_S = 4.0
@@ -44,15 +51,33 @@ def holder(patience_s):
             user = pwd.getpwuid(uid).pw_name
         except KeyError:
             user = "uid %d" % uid
-        try:
-            by = json.loads(told)
-        except ValueError:
-            by = {}
-        if patience_s > 0 and by.get("run") != json.loads(sys.argv[1])["run"]:
+        other = {"user": user, **known(told)}
+        other["behind"] = other["behind"] and patience_s > 0
+        if patience_s > 0 and not other["mine"]:
+            if other["behind"]:
+                print(json.dumps({"behind": True}), flush=True)
             ready, _, _ = select.select([asked, 0], [], [], patience_s)
             if 0 in ready and ended(0):
                 sys.exit(0)
-        return {"by": by if isinstance(by, dict) else {}, "user": user}
+        return other
+
+
+def known(told):
+    """What a holder said of its run, whether it is this one, and whether it began before this one."""
+    try:
+        by = json.loads(told)
+    except ValueError:
+        by = {}
+    by = by if isinstance(by, dict) else {}
+    same = by.get("run") == OWN["run"]
+    # A holder of this run's that is to give the host back, and has not yet, is waited for as another's is.
+    mine = same and by.get("round") == OWN["round"]
+    return {"by": by, "mine": mine, "behind": "since" in by and not same and order(by) < order(OWN)}
+
+
+def order(about):
+    """Runs in one order, the same for all of them: that their clocks differ does no harm."""
+    return str(about["since"]), str(about.get("run"))
 
 
 def take(server):
@@ -63,7 +88,7 @@ def take(server):
             server.bind(NAME)
         except OSError:
             other = holder(deadline - time.monotonic())
-            if other and (time.monotonic() > deadline or other["by"].get("run") == json.loads(sys.argv[1])["run"]):
+            if other and (other["mine"] or other["behind"] or time.monotonic() > deadline):
                 return other, waited
             waited = True
             # It ended between the two questions.
@@ -133,8 +158,8 @@ def receive(one):
 def main():
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         other, waited = take(server)
-        mine = other is None or other["by"].get("run") == json.loads(sys.argv[1])["run"]
-        print(json.dumps({"held": mine, "waited": waited, **(other or {})}), flush=True)
+        held = other is None or other["mine"]
+        print(json.dumps({"held": held, "waited": waited, **(other or {})}), flush=True)
         if other is None:
             serve(server)
             shutil.rmtree(os.path.expanduser(sys.argv[3]), ignore_errors=True)

@@ -9,7 +9,7 @@ from ansible.module_utils.llmprov_guard import begin
 DOCUMENTATION = r"""
 module: llmprov_guard
 short_description: End what a run started on the host once its controller is gone
-description: Called by the action llmprov_hold, which holds the host for the run.
+description: Called once the host is held for the run (llmprov_hold), whose end the guard waits for.
 options: {}
 author: [llmprov]
 """

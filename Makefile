@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: help demo demo-down test lint-and-unit lint unit services lab-tests lab-tests-own lab-tests-shared bench chaos precision screenshots generate \
-  lab-packages test-packages clean
+  packages lab-packages test-packages clean
 .DEFAULT_GOAL := help
 
 help:
@@ -47,11 +47,14 @@ test-packages:
 	@bash tools/packages.sh tests
 
 # What is quick runs beside what waits for hosts; each target's output stands together.
-test: $(VENV)/.dev
-	@if bash tools/where.sh | grep -q '^demo: a lab'; then $(MAKE) -s --no-print-directory lab-packages; fi
+test: $(BIN)/llmprov
+	@$(MAKE) -s --no-print-directory -j2 $(VENV)/.dev packages
 	@echo "make: tests with $$($(BIN)/python --version) and $$($(BIN)/ansible --version | head -n 1)"
-	@$(MAKE) -s --no-print-directory test-packages
 	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lint-and-unit lab-tests
+
+packages:
+	@if bash tools/where.sh | grep -q '^demo: a lab'; then $(MAKE) -s --no-print-directory lab-packages; fi
+	@$(MAKE) -s --no-print-directory test-packages
 
 lint-and-unit: $(VENV)/.dev
 	@$(MAKE) -s --no-print-directory lint

@@ -23,7 +23,7 @@ from pathlib import Path
 from llmprov.lab import Fleet
 from llmprov.model import HostReport
 from llmprov.run import outcome
-from tests.lab.conftest import Lab
+from tests.lab.conftest import PYTHON, Lab
 from tests.lab.faults import FAULTS
 from tests.lab.traces import gone, left_here, left_on_host, place_of_runs
 
@@ -176,7 +176,7 @@ def chaos(lab: Lab, seconds: float, seed: int, folder: Path) -> int:
 
 def made(fleet: Fleet, folder: Path) -> Lab:
     """Eight hosts that are as declared."""
-    fleet.up(HOSTS, address_range=ADDRESSES)
+    fleet.up(HOSTS, address_range=ADDRESSES, packages=PYTHON)
     lab = Lab(fleet)
     inventory = lab.inventory(folder / "hosts.yml", lab.of(*(host.name for host in fleet.hosts())), **SMALL)
     ended = end(begin(inventory, folder))

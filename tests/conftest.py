@@ -18,6 +18,9 @@ LLMPROV = str(Path(sys.executable).parent / "llmprov")
 settings.register_profile("llmprov", deadline=None)
 settings.load_profile("llmprov")
 
+# Many processes share few processors here, and OpenMP's threads wait for each other by spinning.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 

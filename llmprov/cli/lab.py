@@ -28,6 +28,10 @@ def up(
         list[str],
         typer.Option("--gpu", metavar="[HOST=]ID[*COUNT]", help="PCI id that hosts show as an NVIDIA device."),
     ] = [],  # noqa: B006
+    package: Annotated[
+        list[str],
+        typer.Option("--package", metavar="NAME", help="Debian package that new hosts have from the start."),
+    ] = [],  # noqa: B006
     prefix: Prefix = DEFAULT_PREFIX,
     network: Annotated[
         str | None,
@@ -37,7 +41,10 @@ def up(
 ) -> None:
     """Bring up hosts, each with its own systemd, sshd, apt and reboot. Safe to repeat."""
     fleet = Fleet(prefix)
-    _show(fleet.up(count, release, tuple(gpu), network, say=lambda text: sys.stderr.write(f"{text}\n")), as_json)
+    hosts = fleet.up(
+        count, release, tuple(gpu), network, tuple(package), say=lambda text: sys.stderr.write(f"{text}\n")
+    )
+    _show(hosts, as_json)
     if not as_json:
         _common.out().print(f"inventory: {fleet.inventory}", soft_wrap=True)
 

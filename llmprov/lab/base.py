@@ -47,26 +47,28 @@ def _recipe(release: str) -> tuple[list[str], str, list[Path]]:
     return machine.apt_sources(release), machine.apt_proxy_settings(), machine.certificates()
 
 
-def base_path(root: Path, release: str) -> Path:
-    """Where the tree of `release` lies: named by a digest of its recipe, so a changed machine gets a new tree."""
+def base_path(root: Path, release: str, packages: tuple[str, ...] = ()) -> Path:
+    """Where the tree lies: named by a digest of its recipe, so that a changed machine gets a new one."""
     sources, proxies, certificates = _recipe(release)
-    text = "\n".join([*sources, *PACKAGES, proxies, *(c.read_text("utf-8") for c in certificates)])
+    text = "\n".join([*sources, *PACKAGES, *packages, proxies, *(c.read_text("utf-8") for c in certificates)])
     return root / f"{release}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def ensure_base(root: Path, release: str) -> Path:
-    """Build the base tree for `release` under `root` unless it is there, and return its path.
+def ensure_base(root: Path, release: str, packages: tuple[str, ...] = ()) -> Path:
+    """Build the base tree for `release`, with `packages` beside those of a bare host, unless it is there.
+
+    Returns where it is.
 
     Raises:
         LabError: mmdebstrap failed; nothing half-built is left.
     """
-    tree = base_path(root, release)
-    with _locked(root / f".{release}.lock"):
+    tree = base_path(root, release, packages)
+    with _locked(root / f".{tree.name}.lock"):
         if not tree.exists():
             building = tree.with_suffix(".new")
             shutil.rmtree(building, ignore_errors=True)
             try:
-                _build(building, release)
+                _build(building, release, packages)
                 _finish(building, release)
                 building.rename(tree)
             finally:
@@ -74,14 +76,14 @@ def ensure_base(root: Path, release: str) -> Path:
     return tree
 
 
-def _build(tree: Path, release: str) -> None:
+def _build(tree: Path, release: str, packages: tuple[str, ...]) -> None:
     machine.run(
         "mmdebstrap",
         "--quiet",
         "--mode=root",
         "--variant=minbase",
         "--skip=cleanup/apt/lists",  # hosts then install at once, as a machine in use does
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join((*PACKAGES, *packages))}",
         release,
         str(tree),
         "-",

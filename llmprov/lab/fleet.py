@@ -37,6 +37,7 @@ class HostRecord(BaseModel):
 
     release: str
     gpus: list[str] = []
+    packages: list[str] = []
 
 
 class LabRecord(BaseModel):
@@ -92,9 +93,12 @@ class Fleet:
         release: str = "bookworm",
         gpus: tuple[str, ...] = (),
         address_range: str | None = None,
+        packages: tuple[str, ...] = (),
         say: Callable[[str], object] = lambda _: None,
     ) -> list[HostStatus]:
         """Bring up `count` hosts; hosts that are there stay as they are, stopped ones start again.
+
+        New ones have Debian's `packages` from the start, beside what makes a bare host.
 
         Raises:
             LabUnsupported: this machine cannot host a lab.
@@ -113,12 +117,13 @@ class Fleet:
                     f"lab {self.prefix} is up on {record.network}: take it down to move it to {address_range}"
                 )
             for name in wanted:
-                record.hosts.setdefault(name, HostRecord(release=release, gpus=devices[name]))
+                asked = HostRecord(release=release, gpus=devices[name], packages=sorted(packages))
+                record.hosts.setdefault(name, asked)
             _check_range(record.network, len(record.hosts))
             with self._locked(""):
                 self._save(record)  # first of all, so that `down` finds it even after a crash
-            for wanted_release in {host.release for host in record.hosts.values()}:
-                base.ensure_base(self.state / "base", wanted_release)
+            for kind in {(host.release, tuple(host.packages)) for host in record.hosts.values()}:
+                base.ensure_base(self.state / "base", *kind)
             network.ensure_network(self.prefix, ipaddress.IPv4Network(record.network), self.state)
             kit = kit_where_needed(self.state / "conda", say)
             self._start(self.hosts())
@@ -152,7 +157,7 @@ class Fleet:
             name=name,
             address=str(addresses[10 + list(record.hosts).index(name)]),
             gateway=str(addresses[1]),
-            base=base.base_path(self.state / "base", asked.release),
+            base=base.base_path(self.state / "base", asked.release, tuple(asked.packages)),
             directory=self.directory / "hosts" / name,
             cgroup=f"llmprov-lab-{self.prefix}/{name}",
             binds=(*pip.local_directories(), *([conda] if (conda := self.state / "conda").exists() else [])),

@@ -22,6 +22,9 @@ from tests.conftest import LLMPROV
 SHARED_RANGE, FRESH_RANGE = "10.77.32.0/24", "10.77.33.0/24"
 CONDA_RANGE, FRESH_CONDA_RANGE = "10.77.34.0/24", "10.77.35.0/24"
 
+#: What hosts have from the start where a test is not about bare ones, as installing it takes ten seconds a host.
+PYTHON = ("python3",)
+
 #: What every test provisions: the CPU build from the machine's own indexes, and one small package.
 VARIABLES: dict[str, Any] = {
     "llm_env_manager": "venv",
@@ -65,6 +68,13 @@ class Lab:
 
     def sh(self, name: str, script: str) -> str:
         return self.host(name).execute("sh", "-c", script)
+
+    def without_spinning(self) -> Lab:
+        """Have what runs by sudo on the hosts compute with one thread, as tests/conftest.py has it here."""
+        for host in self.fleet.hosts():
+            self.sh(host.name, "echo OMP_NUM_THREADS=1 > /etc/environment")
+            self.sh(host.name, "echo 'Defaults env_file=/etc/environment' > /etc/sudoers.d/environment")
+        return self
 
     def inventory(self, path: Path, hosts: dict[str, dict[str, Any]], **variables: Any) -> Path:
         """An inventory of aliases: each name with its own variables, logging in as the lab's own inventory does."""
@@ -142,7 +152,7 @@ def lab() -> Iterator[Lab]:
     fleet.down(keep_base=True)
     try:
         fleet.up(3, address_range=SHARED_RANGE)
-        yield Lab(fleet)
+        yield Lab(fleet).without_spinning()
     finally:
         fleet.down(keep_base=True)
 
@@ -169,9 +179,9 @@ def conda_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     fleet = Fleet("conda")
     fleet.down(keep_base=True)
     try:
-        fleet.up(1, address_range=CONDA_RANGE)
-        fleet.up(2, release="trixie")
-        hosts = Lab(fleet)
+        fleet.up(1, address_range=CONDA_RANGE, packages=PYTHON)
+        fleet.up(2, release="trixie", packages=PYTHON)
+        hosts = Lab(fleet).without_spinning()
         hosts.sh("conda1", "echo 'Defaults umask=0077, umask_override' > /etc/sudoers.d/umask")
         hosts.sh("conda2", "echo 'channels: [unclosed' > /root/.condarc")
         folder = tmp_path_factory.mktemp("conda")

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.conftest import LLMPROV, ROOT
+from tests.lab.conftest import PYTHON
 
 ENV = "/opt/llmprov/envs/llm"
 SITE = f"{ENV}/lib/python3.11/site-packages"
@@ -216,7 +217,7 @@ def wait_for_payload(lab):
 
 
 def test_a_host_that_dies_meanwhile_is_unreachable_and_the_next_run_mends_all(provisioned, fresh, llmprov, tmp_path):
-    lab = fresh(1)
+    lab = fresh(1, packages=PYTHON)
     # Each fleet has its own key and its own pinned hosts.
     mine = yaml.safe_load(lab.fleet.inventory.read_text("utf-8"))["all"]["vars"]
     hosts = {**provisioned.of("test2"), "fresh1": {**mine, **lab.of("fresh1")["fresh1"]}}
@@ -232,9 +233,8 @@ def test_a_host_that_dies_meanwhile_is_unreachable_and_the_next_run_mends_all(pr
 
 
 def test_a_full_disk_is_refused_before_anything_is_installed(fresh, llmprov, tmp_path):
-    lab = fresh(1)
+    lab = fresh(1, packages=PYTHON)
     lab.sh("fresh1", "mkdir -p /opt/llmprov && mount -t tmpfs -o size=50m none /opt/llmprov")
-    lab.sh("fresh1", "apt-get -q -y install --no-install-recommends python3 >/dev/null")
     ran = llmprov("provision", lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1")))
     assert (ran.code, ran.statuses()) == (3, {"fresh1": "refused"})
     assert "0.1 GB free at /opt/llmprov" in ran.row("fresh1")["summary"]
@@ -259,7 +259,7 @@ def test_a_broken_package_index_is_told_in_apts_words_and_mended(fresh, llmprov,
 
 
 def test_a_disk_that_fills_half_way_leaves_the_old_environment_in_use(fresh, llmprov, tmp_path):
-    lab = fresh(1)
+    lab = fresh(1, packages=PYTHON)
     lab.sh("fresh1", "mkdir -p /opt/llmprov && mount -t tmpfs -o size=450m none /opt/llmprov")
     inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1"), preflight_min_free_gb=0)
     assert llmprov("provision", inventory, "--no-verify", "-e", "pytorch_state=absent").code == 0

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.lab.conftest import CONDA, LIGHT
+from tests.lab.conftest import CONDA, LIGHT, PYTHON
 from tests.lab.test_roles import Playbook
 
 ENV, PREFIX = "/opt/llmprov/envs/llm", "/opt/miniconda3"
@@ -318,9 +318,9 @@ variables:
 
 def test_conda_comes_and_goes(fresh, llmprov, tmp_path):
     """From environment.yml, with terms accepted, in users' shells; then all of it removed, and the host as before."""
-    lab = fresh(1)
+    lab = fresh(1, packages=PYTHON)
     sh = lambda script: lab.sh("freshc1", script)  # noqa: E731
-    sh("apt-get -qq -y install --no-install-recommends python3 >/dev/null 2>&1; ssh localhost true 2>/dev/null; true")
+    sh("ssh localhost true 2>/dev/null; true")
     listing = (
         "find / -xdev \\( -path /proc -o -path /run -o -path /tmp -o -path /var/log -o -path /root/.ansible "
         "-o -path /home/admin -o -path /var/lib/systemd -o -name __pycache__ \\) -prune -o -printf '%p %y %m %l\\n' | sort; dpkg -l"
@@ -363,9 +363,9 @@ def test_conda_comes_and_goes(fresh, llmprov, tmp_path):
 
 
 def test_a_user_without_root_provisions_under_a_prefix_of_their_own(fresh, llmprov, tmp_path):
-    lab = fresh(1)
+    lab = fresh(1, packages=PYTHON)
     sh = lambda script: lab.sh("freshc1", script)  # noqa: E731
-    sh("apt-get -qq -y install --no-install-recommends python3 >/dev/null 2>&1; rm /etc/sudoers.d/admin")
+    sh("rm /etc/sudoers.d/admin")
     elsewhere = "find / -xdev \\( -path /proc -o -path /run -o -path /home -o -path /var/log -o -path /var/lib/systemd "
     elsewhere += "-o -name __pycache__ \\) -prune -o -printf '%p %y %m %l\\n' | sort"
     before = sh(elsewhere)

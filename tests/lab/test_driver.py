@@ -6,6 +6,8 @@ loaded, so that the host ends `pending`, never `pass`.
 
 from __future__ import annotations
 
+from tests.lab.conftest import PYTHON
+
 PACKAGES = "dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n' | sort"
 DECLARED = ("-e", "nvidia_driver_state=present", "-e", "nvidia_driver_repository=distribution")
 #: Headers alone do not make a kernel that may boot; its image does.
@@ -13,8 +15,7 @@ KERNEL = "release=$(basename /lib/modules/*-amd64) && mkdir -p /boot && touch /b
 
 
 def test_the_driver_is_built_held_and_gone_again(fresh, llmprov, tmp_path):
-    lab = fresh(1, gpus=("10de:2330",))
-    lab.sh("fresh1", "apt-get -q -y install --no-install-recommends python3 >/dev/null")
+    lab = fresh(1, gpus=("10de:2330",), packages=PYTHON)
     inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1"), pytorch_state="absent")
     before = lab.sh("fresh1", PACKAGES)
 

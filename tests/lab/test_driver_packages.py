@@ -9,7 +9,7 @@ import pytest
 from llmprov.lab import Fleet
 from tests.conftest import LLMPROV, ROOT
 from tests.lab import nvidia_repository
-from tests.lab.conftest import Lab
+from tests.lab.conftest import PYTHON, Lab
 from tests.lab.nvidia_repository import RELEASE
 
 ADDRESSES = "10.77.37.0/24"
@@ -30,11 +30,9 @@ def lab(tmp_path_factory):
     fleet.down(keep_base=True)
     try:
         gpus = ("pkg1=10de:2330", "pkg1=10de:22a3", "pkg2=10de:1db1", "pkg3=10de:2901")
-        fleet.up(3, address_range=ADDRESSES, gpus=gpus)
+        fleet.up(3, address_range=ADDRESSES, gpus=gpus, packages=PYTHON)
         made = Lab(fleet)
         nvidia_repository.build(made.host("pkg1").root / "srv/nvidia", tmp_path_factory.mktemp("repository"))
-        for name in ("pkg1", "pkg2", "pkg3"):
-            made.sh(name, "apt-get -q -y install --no-install-recommends python3 >/dev/null")
         made.sh("pkg1", "echo 0x068000 > /var/lib/llmprov-lab/pci/0000:02:00.0/class")
         made.sh("pkg1", f"mkdir -p /boot /lib/modules/{RELEASE}; touch /boot/vmlinuz-{RELEASE}")
         made.sh("pkg1", "systemd-run -q python3 -m http.server --directory /srv/nvidia --bind 127.0.0.1 8000")

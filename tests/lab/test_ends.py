@@ -16,7 +16,7 @@ import pytest
 from llmprov.lab import Fleet
 from tests.conftest import LLMPROV
 from tests.lab.cable import bad_cable
-from tests.lab.conftest import Lab
+from tests.lab.conftest import PYTHON, Lab
 from tests.lab.faults import DRIFT, SITE
 from tests.lab.traces import (
     gone,
@@ -40,9 +40,8 @@ def lab():
     fleet = Fleet("ends")
     fleet.down(keep_base=True)
     try:
-        fleet.up(1, address_range=ADDRESSES)
+        fleet.up(1, address_range=ADDRESSES, packages=PYTHON)
         made = Lab(fleet)
-        made.sh("ends1", "apt-get -q -y install --no-install-recommends python3 >/dev/null")
         yield made
     finally:
         fleet.down(keep_base=True)

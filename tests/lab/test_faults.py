@@ -13,7 +13,7 @@ from llmprov.model import HostReport
 from llmprov.run.outcome import exit_code
 from tests.chaos import SMALL, chaos
 from tests.conftest import ROOT
-from tests.lab.conftest import Lab
+from tests.lab.conftest import PYTHON, Lab
 from tests.lab.faults import FAULTS
 
 ADDRESSES = "10.77.39.0/24"
@@ -30,7 +30,7 @@ def fleet(tmp_path_factory, llmprov_in):
     fleet = Fleet("days")
     fleet.down(keep_base=True)
     try:
-        fleet.up(HOSTS, address_range=ADDRESSES)
+        fleet.up(HOSTS, address_range=ADDRESSES, packages=PYTHON)
         lab = Lab(fleet)
         inventory = lab.inventory(tmp_path_factory.mktemp("days") / "hosts.yml", lab.of(*names(lab)), **SMALL)
         ran = llmprov_in(inventory.parent)("provision", inventory, "--no-verify")

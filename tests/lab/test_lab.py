@@ -15,6 +15,7 @@ from llmprov.errors import LabError, UsageError
 from llmprov.lab import Fleet
 from llmprov.lab.host import LabHost
 from tests.conftest import LLMPROV
+from tests.lab.conftest import PYTHON
 
 
 def footprint() -> dict[str, object]:
@@ -111,8 +112,10 @@ def test_a_changed_host_key_is_refused(lab):
 def test_up_again_changes_nothing_and_more_hosts_join(fresh):
     lab = fresh(1)
     boot = lab.sh("fresh1", "cat /proc/sys/kernel/random/boot_id")
-    lab = fresh(2)
+    lab = fresh(2, packages=PYTHON)
     assert [row.state for row in lab.fleet.status()] == ["running", "running"]
+    # What a lab's hosts have from the start may differ; those that are there keep what they had.
+    assert [lab.sh(name, "command -v python3 || true") for name in ("fresh1", "fresh2")] == ["", "/usr/bin/python3\n"]
     assert lab.sh("fresh1", "cat /proc/sys/kernel/random/boot_id") == boot
 
 

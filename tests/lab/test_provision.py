@@ -14,7 +14,7 @@ import pytest
 
 from llmprov.report import files
 from tests.conftest import LLMPROV, ROOT
-from tests.lab.conftest import VARIABLES
+from tests.lab.conftest import PYTHON, VARIABLES
 
 SCHEMA = json.loads((ROOT / "docs/schema/fleet.schema.json").read_text("utf-8"))
 
@@ -134,8 +134,7 @@ def test_an_ansible_without_the_package_says_so_in_one_sentence(provisioned, inv
 
 
 def test_gpus_without_a_driver_are_refused_by_name_and_left_unchanged(fresh, llmprov, tmp_path):
-    lab = fresh(1, gpus=("10de:2330",))
-    lab.sh("fresh1", "apt-get -q -y install --no-install-recommends python3 >/dev/null")
+    lab = fresh(1, gpus=("10de:2330",), packages=PYTHON)
     inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1"), pytorch_variant="auto")
     ran = llmprov("provision", inventory)
     assert ran.code == 3

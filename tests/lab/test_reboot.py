@@ -16,7 +16,7 @@ import pytest
 
 from llmprov.lab import Fleet
 from tests.conftest import LLMPROV, ROOT
-from tests.lab.conftest import Lab
+from tests.lab.conftest import PYTHON, Lab
 
 NAMES = ("boot1", "boot2", "boot3")
 #: A range of its own.
@@ -76,8 +76,8 @@ def waiting(tmp_path_factory):
     fleet = Fleet("boot")
     fleet.down(keep_base=True)
     try:
-        fleet.up(3, address_range=ADDRESSES, gpus=("10de:2330",))
-        lab = Lab(fleet)
+        fleet.up(3, address_range=ADDRESSES, gpus=("10de:2330",), packages=PYTHON)
+        lab = Lab(fleet).without_spinning()
         folder = tmp_path_factory.mktemp("waiting")
         inventory = lab.inventory(folder / "hosts.yml", lab.of(*NAMES))
         argv = [LLMPROV, "provision", "-i", inventory, "--no-verify"]

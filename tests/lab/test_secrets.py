@@ -12,6 +12,7 @@ from pathlib import Path
 import pexpect
 
 from tests.conftest import LLMPROV
+from tests.lab.conftest import PYTHON
 
 #: Planted, each in another way: typed at a prompt, vaulted in the inventory, an extra variable, the environment.
 VAULT, LOGIN, SUDO, TOKEN, OWN = (f"pl4nted-{kind}-7c1f" for kind in ("vault", "login", "sudo", "token", "own"))
@@ -59,8 +60,7 @@ def vaulted(text, password_file):
 
 
 def test_planted_secrets_are_found_nowhere(fresh, tmp_path, monkeypatch):
-    lab = fresh(1)
-    lab.sh("fresh1", "apt-get -q -y install --no-install-recommends python3 >/dev/null")
+    lab = fresh(1, packages=PYTHON)
     lab.sh(
         "fresh1", f"echo 'admin:{LOGIN}' | chpasswd; echo 'PasswordAuthentication yes' > /etc/ssh/sshd_config.d/a.conf"
     )

@@ -14,7 +14,7 @@ import yaml
 
 from llmprov.lab import Fleet
 from tests.conftest import LLMPROV
-from tests.lab.conftest import Lab, Ran
+from tests.lab.conftest import PYTHON, Lab, Ran
 
 RANGE = "10.77.44.0/24"
 ENVS, PREFIX = "/opt/llmprov/envs", "/opt/miniconda3"
@@ -37,13 +37,14 @@ LISTING_OF_VENV = f"ls {ENVS}/uv/lib/python3*/site-packages | grep dist-info"
 
 @pytest.fixture(scope="module")
 def bare():
-    """Two bookworm hosts and a trixie one."""
+    """Two bookworm hosts and a trixie one, the first without Python."""
     fleet = Fleet("morrow")
     fleet.down(keep_base=True)
     try:
-        fleet.up(2, address_range=RANGE)
-        fleet.up(3, release="trixie")
-        yield Lab(fleet)
+        fleet.up(1, address_range=RANGE)
+        fleet.up(2, packages=PYTHON)
+        fleet.up(3, release="trixie", packages=PYTHON)
+        yield Lab(fleet).without_spinning()
     finally:
         fleet.down(keep_base=True)
 
@@ -70,8 +71,7 @@ def locked(bare, place, inventory, run) -> Path:
     assert done.returncode == 3
     assert "not locked: morrow1: the Python version of /opt/llmprov/envs/uv is unknown" in done.stderr
     assert not (place / "llmprov.lock").exists()
-    for host in ("morrow1", "morrow2", "morrow3"):
-        bare.sh(host, "apt-get -qq -y install --no-install-recommends python3 >/dev/null 2>&1")
+    bare.sh("morrow1", "apt-get -qq -y install --no-install-recommends python3 >/dev/null 2>&1")
     done = call(place, "lock", "-i", str(inventory))
     assert done.returncode == 0, done.stderr
     assert "+ idna 3.10" in done.stdout

@@ -1,4 +1,4 @@
-"""Real servers and a real browser, from Debian's packages: `tools/test-packages.sh` installs them."""
+"""Real servers and a real browser, from Debian's packages: `tools/packages.sh tests` installs them."""
 
 from __future__ import annotations
 

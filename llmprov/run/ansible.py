@@ -134,6 +134,8 @@ def environment() -> dict[str, str]:
 
 def _environment_of(lifetime: Lifetime) -> dict[str, str]:
     env = environment() | lifetime.environment()
+    if not _is_set("local_tmp", "ANSIBLE_LOCAL_TEMP", env):
+        env["ANSIBLE_LOCAL_TEMP"] = str(lifetime.directory)
     if not _is_set("remote_tmp", "ANSIBLE_REMOTE_TEMP", env) and "ANSIBLE_REMOTE_TMP" not in env:
         # A folder of the run's own on hosts: it can go with the run, whatever another Ansible does there.
         env["ANSIBLE_REMOTE_TEMP"] = f"~/.ansible/tmp-{lifetime.run}"

@@ -74,10 +74,11 @@ class Lifetime:
             os.close(reader)
 
     def environment(self) -> dict[str, str]:
-        """What Ansible and its plugins are told of the run."""
+        """What Ansible and its plugins are told: of the run, and to put files where they go with it."""
         return {
             "LLMPROV_RUN": self.run,
             "LLMPROV_LIFETIME": str(self.directory),
+            "TMPDIR": str(self.directory),
         }
 
     def end(self) -> None:

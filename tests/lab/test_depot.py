@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import tempfile
 import threading
 from collections import Counter
 from functools import partial
@@ -62,17 +63,24 @@ def test_every_transport_brings_the_same(provisioned, llmprov, hosts, transport)
     assert provisioned.sh("test1", "ls -A /home/admin/.ansible/tmp 2>/dev/null || true") == ""
 
 
-def test_where_sshd_forbids_forwarding_sftp_is_taken_by_itself(provisioned, llmprov, hosts):
+@pytest.fixture
+def sockets():
+    """A folder for ssh's control sockets: short, as their paths may have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="cp-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def test_where_sshd_forbids_forwarding_sftp_is_taken_by_itself(provisioned, llmprov, hosts, sockets):
     provisioned.sh("test1", "echo 'AllowTcpForwarding no' > /etc/ssh/sshd_config.d/no.conf; systemctl reload ssh")
     try:
         env_before = os.environ.get("ANSIBLE_SSH_CONTROL_PATH_DIR")
-        inventory = hosts("test1", ansible_control_path_dir="/tmp/llmprov-test-cp")
+        inventory = hosts("test1", ansible_control_path_dir=sockets)
         assert llmprov("provision", inventory, "--no-verify").code == 0
         assert os.environ.get("ANSIBLE_SSH_CONTROL_PATH_DIR") == env_before
         provisioned.sh("test1", "rm -rf /srv/depot-test /srv/depot")
         ran = llmprov(
             "provision",
-            hosts("test1", ansible_control_path_dir="/tmp/llmprov-test-cp", depot_transport="forward"),
+            hosts("test1", ansible_control_path_dir=sockets, depot_transport="forward"),
             "--no-verify",
         )
         assert ran.code == 3

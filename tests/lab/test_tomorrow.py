@@ -70,7 +70,9 @@ def locked(bare, place, inventory, run) -> Path:
     done = call(place, "lock", "-i", str(inventory))
     assert done.returncode == 3
     assert "not locked: morrow1: the Python version of /opt/llmprov/envs/uv is unknown" in done.stderr
-    assert not (place / "llmprov.lock").exists()
+    lock = (place / "llmprov.lock").read_text()
+    assert ("morrow1" in lock, "morrow2" in lock, "morrow3" in lock) == (False, True, True)
+    (place / "llmprov.lock").unlink()
     bare.sh("morrow1", "apt-get -qq -y install --no-install-recommends python3 >/dev/null 2>&1")
     done = call(place, "lock", "-i", str(inventory))
     assert done.returncode == 0, done.stderr

@@ -425,8 +425,9 @@ def test_a_soak_that_is_told_to_stop_says_what_it_measured():
     assert {figure["key"] for figure in document["measurements"]} >= {"soak.tokens_per_s", "soak.minutes"}
 
 
-def test_a_payload_that_is_killed_leaves_no_process():
-    with subprocess.Popen(SOAK, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+def test_a_payload_that_is_killed_leaves_no_process(tmp_path):
+    place = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(SOAK, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=place) as process:
         begun(process)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.kill()

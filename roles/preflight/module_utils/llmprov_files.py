@@ -7,6 +7,7 @@ in conda-meta (`paths_data`: sha256, or sha256_in_prefix where a prefix was writ
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import csv
 import glob
 import hashlib
@@ -94,27 +95,47 @@ def altered(prefix, deep=False):
     A file is read where its size is another, or where it was written to after its package was put there; with `deep`
     every file is. What Python compiles is nobody's concern.
     """
-    found = []
+    found, suspects = [], []
     for path, about in owned(prefix).items():
         if path.endswith(".pyc") or "/__pycache__/" in path:
             continue
-        how = _difference(prefix + "/" + path, about, deep)
-        if how:
-            found.append({"package": about.package, "path": path, "how": how})
+        whole = prefix + "/" + path
+        try:
+            state = os.stat(whole)
+        except OSError:
+            if not os.path.islink(whole):
+                found.append({"package": about.package, "path": path, "how": "missing"})
+            continue
+        if about.sha256 and about.size is not None and state.st_size != about.size:
+            found.append({"package": about.package, "path": path, "how": "altered"})
+        elif about.sha256 and (deep or about.noted is None or state.st_mtime_ns > about.noted):
+            suspects.append((state.st_size, path, about))
+    for path, about in _otherwise(prefix, suspects):
+        found.append({"package": about.package, "path": path, "how": "altered"})
     return sorted(found, key=lambda row: (row["package"], row["path"]))
 
 
-def _difference(path, about, deep):
-    try:
-        state = os.stat(path)
-    except OSError:
-        return "" if os.path.islink(path) else "missing"
-    if not about.sha256:
-        return ""
-    suspect = deep or about.noted is None or state.st_mtime_ns > about.noted
-    if about.size is not None and state.st_size != about.size:
-        return "altered"
-    return "altered" if suspect and digest(path, about.sha256) != about.sha256 else ""
+def _otherwise(prefix, suspects):
+    """Those of the files, as (size, path, about), whose digest is another.
+
+    By as many threads as there are processors, which compute digests side by side; a few large files are most of an
+    environment with PyTorch, so that these come first.
+    """
+    left, found = sorted(suspects, key=lambda row: row[0]), []
+
+    def read_next(_worker):
+        while True:
+            try:
+                _, path, about = left.pop()
+            except IndexError:
+                return
+            if digest(prefix + "/" + path, about.sha256) != about.sha256:
+                found.append((path, about))
+
+    count = min(os.cpu_count() or 1, 8)
+    with concurrent.futures.ThreadPoolExecutor(count) as workers:
+        list(workers.map(read_next, range(count)))
+    return found
 
 
 def digest(path, like):

@@ -7,6 +7,7 @@ input is the pipe of the run (`lifetime`). What runs on the host is the role pre
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -24,9 +25,6 @@ from llmprov.run.lifetime import holders, owner
 
 #: How long a host may take to answer, in seconds, beside what it is told to wait.
 ANSWER_S = 15.0
-
-#: What a host says at once where a run has it that began before this one, and waits then.
-BEHIND = '{"behind": true}\n'
 
 #: How often hosts are given back before nobody is waited for any more: one that says without end that another run has
 #: it would keep a run from ever beginning. Each time an older run has ended, and there are not so many.
@@ -51,7 +49,7 @@ def wanted() -> bool:
     return "LLMPROV_LIFETIME" in os.environ
 
 
-def take(connection: Any, python: str, patience_s: float, number: int) -> Holding:
+def take(connection: Any, python: str, patience_s: float, number: int, tell: Callable[[str], object]) -> Holding:
     """Hold the host until the run ends, waiting up to `patience_s` seconds for another run on it.
 
     Args:
@@ -59,6 +57,7 @@ def take(connection: Any, python: str, patience_s: float, number: int) -> Holdin
         python: the host's Python.
         patience_s: how long to wait, in seconds, since the first host was asked for.
         number: how often all hosts were given back before.
+        tell: is told for whom this run waits, each time that it begins to.
     """
     if not wanted():
         return Holding(False, why="only llmprov's own commands hold a host")
@@ -73,7 +72,7 @@ def take(connection: Any, python: str, patience_s: float, number: int) -> Holdin
     if returned(folder, number).exists():
         return Holding(False, given_back=True)
     process, answer = _begin(folder, argv, number)
-    found = _answer(process, answer, patience_s, lambda: _give_back(folder, number, process.pid))
+    found = _answer(process, answer, patience_s, lambda: _give_back(folder, number, process.pid), tell)
     if returned(folder, number).exists() and not found.by:
         # What was held a moment ago may be taken by another run now.
         process.terminate()
@@ -148,18 +147,28 @@ def without_password(connection: Any, command: list[bytes | str]) -> list[str]:
     return words
 
 
-def _answer(process: subprocess.Popen[bytes], path: Path, patience_s: float, give_back: Callable[[], None]) -> Holding:
-    deadline = time.monotonic() + patience_s + ANSWER_S
+def _answer(
+    process: subprocess.Popen[bytes],
+    path: Path,
+    patience_s: float,
+    give_back: Callable[[], None],
+    tell: Callable[[str], object],
+) -> Holding:
+    told, deadline = 0, time.monotonic() + patience_s + ANSWER_S
     while time.monotonic() < deadline:
         ended = process.poll() is not None
         text = path.read_text("utf-8", "replace")
-        lines = [line for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
-        if lines and not (patience_s and lines[0] == BEHIND):
-            return _read(lines[0])
-        if lines:
+        said = [_read(line) for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
+        # Without patience nobody waits, whatever a host says.
+        waits = list(itertools.takewhile(lambda one: "held" not in one, said)) if patience_s else []
+        if told < len(waits) <= ROUNDS:
+            told = len(waits)
+            tell(_holder(waits[-1]) or "another run")
+        behind = any(one.get("behind") is True for one in waits)
+        if behind:
             give_back()
-        if len(lines) > 1:
-            return Holding(False, given_back=True)
+        if len(said) > len(waits):
+            return Holding(False, given_back=True) if behind else _holding(said[len(waits)])
         if ended:
             return Holding(False, why=plain(" ".join(text.split()), 300) or "the host said nothing")
         # The answer comes into a file, which outlives this process as its reader does not.
@@ -168,18 +177,30 @@ def _answer(process: subprocess.Popen[bytes], path: Path, patience_s: float, giv
     return Holding(False, why=f"the host did not answer within {ANSWER_S:.0f} s")
 
 
-def _read(line: str) -> Holding:
+def _read(line: str) -> dict[str, Any]:
+    """What a host says in a line; what makes no sense is no wait either."""
     try:
         told = json.loads(line)
-        if told["held"] is True:
-            return Holding(True, waited=told["waited"] is True)
+    except (ValueError, RecursionError):
+        told = None
+    return told if isinstance(told, dict) else {"held": None}
+
+
+def _holding(told: dict[str, Any]) -> Holding:
+    if told.get("held") is True:
+        return Holding(True, waited=told.get("waited") is True)
+    by = _holder(told)
+    return Holding(False, by=by) if by else Holding(False, why="the host answered what makes no sense")
+
+
+def _holder(told: dict[str, Any]) -> str:
+    """Who holds the host, in words; nothing where a host does not say."""
+    try:
         by = {name: plain(str(value), 100) for name, value in dict(told["by"]).items()}
         user = plain(str(told["user"]), 100)
     except (ValueError, KeyError, TypeError):
-        return Holding(False, why="the host answered what makes no sense")
+        return ""
     if "run" not in by:
-        return Holding(False, by=f"a program of the host's user {user}, which does not say for whom")
+        return f"a program of the host's user {user}, which does not say for whom"
     who = f"{by.get('who')}@{by.get('from')}"
-    return Holding(
-        False, by=f"`{by.get('command')}` of {who} since {by.get('since')} (run {by['run']}, as {user} on the host)"
-    )
+    return f"`{by.get('command')}` of {who} since {by.get('since')} (run {by['run']}, as {user} on the host)"

@@ -85,6 +85,9 @@ class Ledger:
         if entry is None:
             return None
         kind, result = event["event"], event.get("result") or {}
+        if kind == "waiting":
+            entry.doing = f"Wait for {event.get('by')}"
+            return entry
         entry.doing = _task_name(event)
         self.reboots = self.reboots or stage == "reboot"
         if kind == "runner_on_start":

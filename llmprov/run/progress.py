@@ -49,7 +49,9 @@ class Lines:
     def event(self, stage: str, event: dict[str, Any], entry: Entry) -> None:
         """A line where there is something to say."""
         result, kind = event.get("result") or {}, event["event"]
-        if result.get("refused"):
+        if kind == "waiting":
+            self._say(f"{entry.host}: waits for {event.get('by')}")
+        elif result.get("refused"):
             self._say(f"{entry.host}: refused: {'; '.join(map(str, result['refused']))}")
         elif kind in self.WORDS and not (entry.plan and entry.plan.refusals):
             # A mistake in the variables is the whole run's, and is told at its end.

@@ -33,6 +33,9 @@ WANTED = {
     "verbose",
 }
 
+#: How a task that waits for another run begins to say so, in a line of its own; JSON follows.
+WAITING = "llmprov waits: "
+
 #: What is kept of a task's result beside llmprov's own records, in characters each.
 KEPT_TEXT = {"msg": 4000, "stderr": 1000, "stdout": 1000, "module_stderr": 1000, "module_stdout": 1000}
 KEPT_RECORDS = ("llmprov", "plan", "observation", "verification", "refused", "components", "reboot")
@@ -46,6 +49,8 @@ def slim(event: dict[str, Any], records: tuple[str, ...] = KEPT_RECORDS) -> dict
     data = event.get("event_data") or {}
     if kind in ("error", "verbose"):
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(event.get("stdout", "")))
+        if text.startswith(WAITING):
+            return {"event": "waiting", **json.loads(text.removeprefix(WAITING))}
         # Ansible's own words outside any task; warnings and banners are no errors.
         return {"event": "error", "message": text[:2000]} if re.match(r"\[?ERROR", text) else None
     if kind == "playbook_on_stats":

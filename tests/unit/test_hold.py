@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmprov.run import hold, lifetime
+from llmprov.run import ansible, hold, lifetime
 from llmprov.run.hold import Holding
 from tests.conftest import ROOT
 
@@ -47,14 +47,6 @@ def holder():
         process.stdout.close()
 
 
-def wait_for_a_question():
-    """Until somebody is connected to the holder: a second socket of its name."""
-    deadline = time.monotonic() + 20
-    while Path("/proc/net/unix").read_text().count(f"@llmprov-test-{os.getpid()}") < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def answer(process):
     return json.loads(process.stdout.readline())
 
@@ -64,7 +56,7 @@ def test_the_first_holds_and_the_second_is_told_by_whom(holder):
     told = answer(holder("r2"))
     assert told["held"] is False
     assert (told["by"]["run"], told["by"]["who"]) == ("r1", "ann")
-    assert hold._read(json.dumps(told)).by.startswith("`llmprov verify` of ann@ctl1 since 08:00 (run r1, as ")
+    assert hold._holder(told).startswith("`llmprov verify` of ann@ctl1 since 08:00 (run r1, as ")
 
 
 def test_names_of_one_host_in_one_run_share_it(holder):
@@ -79,7 +71,7 @@ def test_who_waits_has_it_when_the_owner_ends_however_it_ends(holder, end):
     first = holder("r1")
     answer(first)
     second = holder("r2", 30, since="07:59")
-    wait_for_a_question()
+    assert answer(second)["by"]["run"] == "r1"
     end(first)
     assert answer(second) == {"held": True, "waited": True}
     second.stdin.close()
@@ -91,8 +83,8 @@ def test_who_began_later_says_so_at_once_and_asks_again_when_the_older_run_ends(
     answer(first)
     # In one second, the name of the run decides.
     second = holder("r3", 30)
-    assert second.stdout.readline() == hold.BEHIND
-    wait_for_a_question()
+    told = answer(second)
+    assert ("held" in told, told["behind"], told["by"]["run"]) == (False, True, "r2")
     first.stdin.close()
     told = answer(second)
     assert (told["held"], told["behind"], told["by"]["run"]) == (False, True, "r2")
@@ -110,7 +102,7 @@ def test_a_holder_that_is_to_give_back_is_waited_for_by_its_own_run(holder):
     first = holder("r1")
     answer(first)
     again = holder("r1", 30, number=1)
-    wait_for_a_question()
+    assert not answer(again)["mine"]
     first.stdin.close()
     assert answer(again) == {"held": True, "waited": True}
 
@@ -118,22 +110,27 @@ def test_a_holder_that_is_to_give_back_is_waited_for_by_its_own_run(holder):
 def test_who_waits_stops_waiting_with_its_own_run(holder):
     answer(holder("r1"))
     second = holder("r2", 30, since="07:59")
-    wait_for_a_question()
+    assert "held" not in answer(second)
     second.stdin.close()
     assert second.wait(timeout=10) == 0
     assert second.stdout.read() == ""
 
 
-@given(st.text() | st.recursive(st.none() | st.booleans() | st.text(), st.lists).map(json.dumps))
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.text(), lambda some: st.lists(some) | st.dictionaries(st.text(), some)
+)
+
+
+@given(st.text() | ANYTHING.map(json.dumps) | st.just('{"by": ' + "[" * 100_000))
 def test_nothing_that_a_host_answers_breaks_or_holds(text):
-    found = hold._read(text)
+    found = hold._holding(hold._read(text))
     assert isinstance(found, Holding)
     assert not found.held
 
 
 @given(st.dictionaries(st.sampled_from(["run", "who", "from", "command", "since"]), st.text()), st.text())
 def test_what_another_holder_says_stays_one_line(by, user):
-    told = hold._read(json.dumps({"held": False, "waited": False, "by": by, "user": user})).by
+    told = hold._holding({"held": False, "waited": False, "by": by, "user": user}).by
     assert told
     assert "\n" not in told
     assert "\x1b" not in told
@@ -160,12 +157,17 @@ def run(monkeypatch, tmp_path):
     living.end()
 
 
-BEHIND = hold.BEHIND.strip()
+#: What a host says where an older run has it, when the wait begins and when it is over.
+BEHIND, OVER = '{"behind": true}', '{"held": false, "behind": true}'
+
+
+def take(python, patience_s, number, tell=lambda _by: None):
+    return hold.take(Local(), python, patience_s, number, tell)
 
 
 def test_a_run_that_does_not_wait_gives_nothing_back_whatever_a_host_says(run):
     living, says = run
-    found = hold.take(Local(), says(BEHIND, BEHIND), 0, 0)
+    found = take(says(BEHIND, OVER), 0, 0)
     assert (found.held, found.given_back) == (False, False)
     assert not hold.returned(living.directory, 0).exists()
     assert hold.rounds() == 0
@@ -173,20 +175,36 @@ def test_a_run_that_does_not_wait_gives_nothing_back_whatever_a_host_says(run):
 
 def test_a_host_that_is_held_by_an_older_run_without_end_is_left_at_last(run):
     _, says = run
-    python = says(BEHIND, BEHIND)
-    while (found := hold.take(Local(), python, 3600, hold.rounds())).given_back:
+    python = says(BEHIND, OVER)
+    while (found := take(python, 3600, hold.rounds())).given_back:
         assert hold.rounds() <= hold.ROUNDS
     assert found == Holding(False, why="the host answered what makes no sense")
 
 
+def test_who_waits_is_told_for_whom_each_time_and_not_without_end(run):
+    _, says = run
+    by = {"run": "r9", "who": "ann", "from": "ctl2", "since": "08:00", "command": "llmprov verify\x1b[2J"}
+    wait = json.dumps({"behind": False, "by": by, "user": "root"})
+    told = []
+    assert take(says(wait, '{"held": true, "waited": true}'), 60, 0, told.append) == Holding(True, waited=True)
+    assert told == ["`llmprov verify\\u001b[2J` of ann@ctl2 since 08:00 (run r9, as root on the host)"]
+    told.clear()
+    assert take(says(*[wait] * 1000), 60, 0, told.append).why
+    assert len(told) <= hold.ROUNDS
+    # What says nothing of itself is waited for all the same.
+    told.clear()
+    assert take(says(BEHIND, OVER), 60, 0, told.append).given_back
+    assert told == ["another run"]
+
+
 def test_the_time_to_wait_is_counted_from_the_first_time_on(run, tmp_path):
     living, says = run
-    assert hold.take(Local(), says(BEHIND, BEHIND), 60, 0).given_back
+    assert take(says(BEHIND, OVER), 60, 0).given_back
     os.utime(hold.returned(living.directory, 0), (time.time() - 50,) * 2)
     argv = tmp_path / "argv"
     python = Path(says(""))
     python.write_text(f"""#!/bin/sh\necho "$6" > {argv}\necho '{{"held": true, "waited": false}}'""")
-    assert hold.take(Local(), str(python), 60, 1).held
+    assert take(str(python), 60, 1).held
     assert 0 < float(argv.read_text()) < 10
 
 
@@ -196,10 +214,10 @@ def test_what_is_held_is_let_go_when_another_host_waits_for_an_older_run(run):
         note = living.directory / "holding" / f"0-{holder_of_a_host.pid}"
         note.write_text(lifetime.owner(holder_of_a_host.pid))
         assert lifetime.holders(living.directory) == [holder_of_a_host.pid]
-        assert hold.take(Local(), says(BEHIND, BEHIND), 60, 0).given_back
+        assert take(says(BEHIND, OVER), 60, 0).given_back
         assert holder_of_a_host.wait(timeout=20) == -signal.SIGTERM
     # Whose turn comes later does not ask its host any more.
-    assert hold.take(Local(), "no such program", 60, 0).given_back
+    assert take("no such program", 60, 0).given_back
 
 
 def test_a_run_leaves_nothing_and_sweeps_what_killed_ones_left(tmp_path, monkeypatch):
@@ -224,9 +242,15 @@ def test_a_run_leaves_nothing_and_sweeps_what_killed_ones_left(tmp_path, monkeyp
     assert [p.name for p in tmp_path.iterdir()] == [foreign.name]
 
 
+def test_what_ansible_leaves_here_is_in_the_runs_folder(run):
+    living, _ = run
+    told = ansible._environment_of(living)
+    assert {told["TMPDIR"], told["ANSIBLE_LOCAL_TEMP"]} == {str(living.directory)}
+
+
 def test_without_a_run_nothing_is_held(monkeypatch):
     monkeypatch.delenv("LLMPROV_LIFETIME", raising=False)
-    assert not hold.take(object(), "python3", 0, 0).held
+    assert not hold.take(object(), "python3", 0, 0, print).held
 
 
 def test_the_path_of_a_runs_folder_is_short(tmp_path):

@@ -10,8 +10,8 @@ that run's end, and then asks again.
 
 Arguments: what is told of the run, as JSON; seconds to wait for another run; the folder that goes with the run.
 Prints a line of JSON: `held`; `waited`, whether for another run; `by`, what another holder tells, and `user`, who that
-is on this host; `mine`, whether that is this run; `behind`, whether it began before this run and was waited for. When
-that wait begins, a line before says {"behind": true}.
+is on this host; `mine`, whether that is this run; `behind`, whether it began before this run and was waited for. Each
+time that a wait begins, a line before tells the same of whom is waited for, without `held`.
 """
 
 import json
@@ -54,8 +54,7 @@ def holder(patience_s):
         other = {"user": user, **known(told)}
         other["behind"] = other["behind"] and patience_s > 0
         if patience_s > 0 and not other["mine"]:
-            if other["behind"]:
-                print(json.dumps({"behind": True}), flush=True)
+            print(json.dumps(other), flush=True)
             ready, _, _ = select.select([asked, 0], [], [], patience_s)
             if 0 in ready and ended(0):
                 sys.exit(0)

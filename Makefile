@@ -82,7 +82,7 @@ lab-tests: $(VENV)/.dev
 	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lab-tests-own lab-tests-shared
 
 # What stands in this list runs beside the rest, on fleets of its own, so that both take about as long.
-OWN_FLEETS := $(addprefix tests/lab/test_,$(addsuffix .py,conda tomorrow jupyter reboot ends driver_packages))
+OWN_FLEETS := $(addprefix tests/lab/test_,$(addsuffix .py,conda tomorrow jupyter reboot ends))
 
 lab-tests-own: $(VENV)/.dev
 	@$(BIN)/python -m pytest --durations=12 $(OWN_FLEETS)

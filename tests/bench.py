@@ -320,7 +320,9 @@ def main() -> None:
     fleet = Fleet("bench")
     try:
         fleet.up(HOSTS, address_range=RANGE)
-        with tempfile.TemporaryDirectory() as folder:
+        # ssh's processes outlive a run for a minute, with their sockets in a folder of `cold`.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            tempfile.tempdir = folder
             parts(Bench(fleet, Path(folder)), "".join(sys.argv[1:]) or "abcdefghlmno")
     finally:
         fleet.down()

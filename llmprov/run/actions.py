@@ -192,25 +192,24 @@ def hold(action: Any, task_vars: Variables) -> Result:
     if action._task.check_mode or not holding.wanted():
         return {"changed": False, "msg": "only llmprov's own commands hold a host, and not in check mode"}
     planned, number = Planned.of(task_vars), int(action._task.args["round"])
-    return _take(action, task_vars, planned.desired.preflight.run_timeout_s, number)
+    return _take(action, task_vars, planned, planned.desired.preflight.run_timeout_s, number)
 
 
-def _hold_alone(action: Any, task_vars: Variables, wait_s: int = 0) -> Result:
+def _hold_alone(action: Any, task_vars: Variables, planned: Planned, wait_s: int = 0) -> Result:
     """Hold the host for this run, which does nothing on other hosts while it waits for another run on this one."""
-    while (held := _take(action, task_vars, wait_s, holding.rounds())).get("given_back"):
+    while (held := _take(action, task_vars, planned, wait_s, holding.rounds())).get("given_back"):
         pass
     return held
 
 
-def _take(action: Any, task_vars: Variables, wait_s: int, number: int) -> Result:
+def _take(action: Any, task_vars: Variables, planned: Planned, wait_s: int, number: int) -> Result:
     """Whether the host is held, and another run was waited for; a failing result where another run still holds it."""
-    python = Planned.of(task_vars).seen.python or "python3"
 
     def tell(by: str) -> None:
         # A task says nothing before its end, but here a person waits with it.
         Display().display(WAITING + json.dumps({"host": task_vars["inventory_hostname"], "by": by}))
 
-    holds = holding.take(action._connection, python, wait_s, number, tell)
+    holds = holding.take(action._connection, planned.seen.python or "python3", wait_s, number, tell)
     if not holds.by:
         told = {"held": holds.held, "waited": holds.waited or number > 0, "given_back": holds.given_back}
         return {**told, "msg": holds.why or ("given back" if holds.given_back else "held")}
@@ -413,7 +412,7 @@ def verify(action: Any, task_vars: Variables) -> Result:
     module = _module(action, task_vars, "llmprov_verify", {})
     if action._task.args.get("start"):
         return {**module(work="start", **arguments), "changed": False}
-    held = _hold_alone(action, task_vars)
+    held = _hold_alone(action, task_vars, planned)
     if held.get("failed"):
         return held
     if wanted.stop:
@@ -446,7 +445,7 @@ def gate(action: Any, task_vars: Variables) -> Result:
         # sshd answers before all modules are loaded.
         time.sleep(GATE_PAUSE_S)
     # What held the host went with its reboot.
-    held = _hold_alone(action, task_vars, planned.desired.preflight.run_timeout_s)
+    held = _hold_alone(action, task_vars, planned, planned.desired.preflight.run_timeout_s)
     if held.get("failed"):
         return held
     if not wrong:

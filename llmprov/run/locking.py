@@ -170,11 +170,16 @@ def _resolved(hosts: Sequence[_Host], left_out: list[str], before: Lock, upgrade
             left_out.append(f"{host.name}: {error}")
             continue
         for entry in mine:
-            alike = next((e for e in found if e.model_copy(update={"hosts": entry.hosts}) == entry), None)
+            alike = _alike(entry, found)
             (alike.hosts.append(host.name) if alike else found.append(entry))
         tools |= {(t.name, t.version, t.architecture, t.glibc): t for t in _tools(host, answers)} if mine else {}
         drivers |= {str(driver): driver for driver in _driver(host)}
     return _sorted(list(tools.values()), list(drivers.values()), found)
+
+
+def _alike(entry: LockedEnvironment, found: Sequence[LockedEnvironment]) -> LockedEnvironment | None:
+    """The one that is the same on other hosts."""
+    return next((other for other in found if other.model_copy(update={"hosts": entry.hosts}) == entry), None)
 
 
 def _sorted(tools: list[LockedTool], drivers: list[LockedDriver], found: list[LockedEnvironment]) -> Lock:
@@ -243,7 +248,7 @@ def _with_others(lock: Lock, before: Lock, others: set[str]) -> Lock:
     kept = []
     for entry in before.environments:
         left = [name for name in entry.hosts if name in others]
-        alike = next((e for e in lock.environments if e.model_copy(update={"hosts": entry.hosts}) == entry), None)
+        alike = _alike(entry, lock.environments)
         if left and alike:
             alike.hosts.extend(left)
         elif left:

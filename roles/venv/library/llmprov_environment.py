@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import itertools
 import json
 import os
@@ -14,7 +13,7 @@ import subprocess
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.llmprov_files import OTHERS, altered, others, users_own
+from ansible.module_utils.llmprov_files import OTHERS, altered, digest, others, users_own
 from ansible.module_utils.llmprov_host import (
     ACTIVATION,
     ENVIRONMENT_RECORD,
@@ -184,22 +183,11 @@ def stock(params):
     known = set(read(listing, 10000000).split())
     for package in params["conda_packages"]:
         source, target = (os.path.join(place, package["filename"]) for place in (params["folder"], cache))
-        if not (package["url"] in known and sha256_of(target) == package["sha256"]):
+        if not (package["url"] in known and digest(target, package["sha256"]) == package["sha256"]):
             shutil.rmtree(re.sub(r"\.(conda|tar\.bz2)$", "", target), ignore_errors=True)
             link_or_copy(source, target)
             with open(listing, "a", encoding="utf-8") as handle:
                 handle.write(package["url"] + "\n")
-
-
-def sha256_of(path):
-    try:
-        with open(path, "rb") as handle:
-            digest = hashlib.sha256()
-            for chunk in iter(lambda: handle.read(1 << 20), b""):
-                digest.update(chunk)
-            return digest.hexdigest()
-    except OSError:
-        return None
 
 
 def link_or_copy(source, target):

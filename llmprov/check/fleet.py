@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from llmprov.check import keys
-from llmprov.check.probe import Stop, Trail, commands, door, openssh_runner, walk
+from llmprov.check.probe import commands, door, openssh_runner, walk
+from llmprov.check.steps import Stop, Trail
 from llmprov.check.target import Target, settings, target
 from llmprov.errors import UsageError
 from llmprov.model.reach import Reach, ReachStep, StepStatus
-from llmprov.report.text import plain
 from llmprov.run import ansible
+from llmprov.text import plain
 
 #: Hosts at once. Each is a thread that waits for its host.
 AT_ONCE = 200

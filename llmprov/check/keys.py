@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import paramiko
 
+from llmprov.check.steps import Stop
+
 if TYPE_CHECKING:
     from llmprov.check.target import Target
 
@@ -70,8 +72,6 @@ def fingerprint(key: paramiko.PKey) -> str:
 
 def judge(target: Target, lines: list[Known], key: paramiko.PKey) -> str:
     """What is said of a key that is known; raises where it is not, or is another."""
-    from llmprov.check.probe import Stop
-
     told = f"{key.get_name()} {fingerprint(key)}"
     same = [line for line in lines if line.base64 == key.get_base64()]
     if any(line.marker == "@revoked" for line in same):

@@ -11,16 +11,15 @@ import shlex
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import paramiko
 
 from llmprov.check import keys
+from llmprov.check.steps import Stop, Trail
 from llmprov.check.target import Target
-from llmprov.model.reach import Reach, ReachStep, StepStatus
-from llmprov.report.text import plain
+from llmprov.model.reach import Reach, StepStatus
 
 # paramiko tells of every connection that fails; so do the steps, in better words.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -37,43 +36,6 @@ COMMAND_S = 30.0
 #: Exit code and what it printed to both streams.
 Answer = tuple[int, str, str]
 Run = Callable[[str, str], Answer]
-
-
-class Stop(Exception):  # noqa: N818 - an end, not a fault of ours
-    """A step failed: what is said, and what to do."""
-
-    def __init__(self, says: str, remedy: str) -> None:
-        super().__init__(says)
-        self.says, self.remedy = says, remedy
-
-
-class Trail:
-    """The steps of one host so far."""
-
-    def __init__(self) -> None:
-        self.steps: list[ReachStep] = []
-        self.note = ""
-        self.status = StepStatus.PASS
-
-    @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time a step; a Stop in it is its failure, and goes on to end the walk."""
-        began = time.monotonic()
-        self.note, self.status = "", StepStatus.PASS
-        try:
-            yield
-        except Stop as stop:
-            self._add(name, StepStatus.FAIL, began, stop.says, stop.remedy)
-            raise
-        self._add(name, self.status, began, self.note)
-
-    def _add(self, name: str, status: StepStatus, began: float, says: str, remedy: str = "") -> None:
-        spent = round(1000 * (time.monotonic() - began), 1)
-        self.steps.append(ReachStep(name=name, status=status, time_ms=spent, says=plain(says, 500), remedy=remedy))
-
-    def skip(self, name: str, says: str) -> None:
-        """Note a step that this way does not have."""
-        self.steps.append(ReachStep(name=name, status=StepStatus.SKIPPED, says=says))
 
 
 @functools.cache

@@ -19,11 +19,11 @@ from llmprov.errors import UsageError
 from llmprov.model import FleetReport
 from llmprov.report import document, terminal
 from llmprov.report.compare import EFFECT
-from llmprov.report.text import plain
 from llmprov.run import ansible, lock_file, session
 from llmprov.run.progress import progress_for
 from llmprov.run.reporting import Judging
 from llmprov.store.address import address
+from llmprov.text import plain
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

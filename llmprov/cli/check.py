@@ -12,8 +12,8 @@ from rich.text import Text
 
 from llmprov.cli import _common
 from llmprov.model.reach import Reach, StepStatus
-from llmprov.report.text import plain
 from llmprov.run import ansible
+from llmprov.text import plain
 
 STEPS = ("dns", "tcp", "banner", "key", "login", "shell", "sudo", "python")
 

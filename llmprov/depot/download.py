@@ -12,7 +12,7 @@ import requests
 from llmprov.depot.pip_config import PipConfig
 from llmprov.errors import LlmprovError
 from llmprov.model import Artifact
-from llmprov.plan.secrets import without_secrets
+from llmprov.text import without_secrets
 
 #: Tries that bring nothing new before a download is given up.
 TRIES = 4

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llmprov.errors import LlmprovError
 from llmprov.model import Artifact
-from llmprov.plan.secrets import without_secrets
+from llmprov.text import without_secrets
 
 CHUNK = 1 << 20
 

@@ -13,8 +13,8 @@ from llmprov.model.lock import HostClass, Lock, LockedEnvironment, LockedFile
 from llmprov.plan import conda
 from llmprov.plan.by_hand import some
 from llmprov.plan.driver_packages import Driver
-from llmprov.plan.secrets import without_secrets
 from llmprov.plan.specs import declarations
+from llmprov.text import without_secrets
 
 LOCK_IT = "lock it anew (`llmprov lock -i INVENTORY` shows what moves), or take the change back"
 

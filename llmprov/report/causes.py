@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from llmprov.knowledge import CAUSES, XIDS, CauseRule
 from llmprov.model import Check, CheckStatus, HostReport, RunInfo, Status
 from llmprov.model.report import Cause, Step
-from llmprov.report.text import plain
+from llmprov.text import plain
 
 #: Hosts that did not get as far as their checks: what stopped them is the cause.
 STOPPED = {

@@ -11,7 +11,7 @@ from statistics import median
 from llmprov.knowledge import FIGURES
 from llmprov.model import Action, FleetReport, HostReport, Kind, Measurement, Status
 from llmprov.model.report import Step
-from llmprov.report.text import plain
+from llmprov.text import plain
 
 #: Key -> heading of the column; the unit stands in the heading.
 HEADLINES = {"train.tokens_per_s": "tokens/s"}

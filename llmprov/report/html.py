@@ -25,7 +25,7 @@ from llmprov.knowledge import FIGURES
 from llmprov.model import Check, CheckStatus, FleetReport, HostReport, Status
 from llmprov.model.report import Step
 from llmprov.report import figures
-from llmprov.report.text import number, plain
+from llmprov.text import number, plain
 
 #: Hosts whose panels are unpacked together: a chunk of this size opens without a wait.
 CHUNK = 200

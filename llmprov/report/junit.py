@@ -8,7 +8,7 @@ from __future__ import annotations
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from llmprov.model import Check, CheckStatus, FleetReport, HostReport, Status
-from llmprov.report.text import plain
+from llmprov.text import plain
 
 _RESULTS = {
     Status.FAIL: Failure,

@@ -7,7 +7,7 @@ import re
 from llmprov.model import CheckStatus, FleetReport, HostReport
 from llmprov.model.report import Changes
 from llmprov.report import compare, figures
-from llmprov.report.text import plain
+from llmprov.text import plain
 
 #: Rows of the table, and hosts told of one by one. An issue takes 65,536 characters: at their longest these stay below
 #: it.

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from llmprov.knowledge import FIGURES
 from llmprov.model import CheckStatus, FleetReport, Status
 from llmprov.report import figures
-from llmprov.report.text import plain
+from llmprov.text import plain
 
 _BAD = (CheckStatus.FAIL, CheckStatus.WARN, CheckStatus.INCONCLUSIVE)
 

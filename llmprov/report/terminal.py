@@ -10,7 +10,7 @@ from rich.text import Text
 
 from llmprov.model import CheckStatus, FleetReport, HostReport, Kind, Status
 from llmprov.report import compare, figures
-from llmprov.report.text import plain
+from llmprov.text import plain
 
 #: Rows of the table, and hosts told of one by one: more are told by their cause, and stand in the page.
 ROWS, SINGLE = 40, 12

@@ -16,7 +16,7 @@ from llmprov.knowledge import FIGURES
 from llmprov.model import Status
 from llmprov.report import compare
 from llmprov.report.terminal import STYLES
-from llmprov.report.text import number, plain
+from llmprov.text import number, plain
 
 if TYPE_CHECKING:
     from llmprov.store.trends import Diff, Trouble

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from llmprov.errors import LlmprovError, UsageError
 from llmprov.model import FleetReport, HostReport, RunInfo
 from llmprov.report import document, files
-from llmprov.report.text import plain
+from llmprov.text import plain
 
 #: Longest file name that every common file system takes, less room for the ending.
 NAME_LIMIT = 200

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmprov.report.text import plain
 from llmprov.run.content import roles_directory
 from llmprov.run.lifetime import holders, owner
+from llmprov.text import plain
 
 #: How long a host may take to answer, in seconds, beside what it is told to wait.
 ANSWER_S = 15.0

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from llmprov.model import Check, CheckStatus, Desired, HostReport, Observation, Plan, Status, Verification
-from llmprov.model.report import Converged, Failure
+from llmprov.model.report import Failure
 from llmprov.run import outcome
-
-Stage = Literal["observe", "converge", "reboot", "verify", "settle", "back"]
+from llmprov.run.entry import Entry, Stage
 
 #: Checks that an environment can be at fault for; all others are of the machine.
 OF_ENVIRONMENT = (
@@ -38,32 +36,6 @@ STEERING = {
     "validate_argument_spec",
     "assert",
 }
-
-
-@dataclass
-class Entry:
-    """What is known of one host so far."""
-
-    host: str
-    groups: list[str]
-    selected: bool
-    observation: Observation | None = None
-    plan: Plan | None = None
-    #: What was declared; only a lock asks for it.
-    desired: Desired | None = None
-    verified_plan: Plan | None = None
-    verification: Verification | None = None
-    converged: Converged = field(default_factory=Converged)
-    failures: list[Failure] = field(default_factory=list)
-    unreachable: str | None = None
-    #: Who else holds it, in a sentence.
-    held: str = ""
-    #: Why it was not rebooted, where reboots were allowed and it waits for one.
-    kept_from_reboot: str = ""
-    #: Whether a rebuild went back to the environments before.
-    went_back: bool = False
-    doing: str = ""
-    elapsed_s: dict[str, float] = field(default_factory=dict)
 
 
 class Ledger:

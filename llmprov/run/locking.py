@@ -12,9 +12,9 @@ from llmprov.model.lock import Lock, LockedDriver, LockedEnvironment, LockedFile
 from llmprov.plan import conda, decide, locked, specs
 from llmprov.plan.by_hand import some
 from llmprov.plan.decide import planned_driver
-from llmprov.plan.secrets import without_secrets
 from llmprov.run import ansible, environments, lock_file, session
 from llmprov.run.progress import ProgressFactory
+from llmprov.text import without_secrets
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
 
 from llmprov.model import Check, CheckStatus, HostReport, Kind, Plan, Status
-
-if TYPE_CHECKING:
-    from llmprov.run.ledger import Entry
+from llmprov.run.entry import Entry
 
 #: Worst first.
 SEVERITY = [CheckStatus.FAIL, CheckStatus.INCONCLUSIVE, CheckStatus.WARN, CheckStatus.PASS]

@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from llmprov.report.text import plain
-from llmprov.run.ledger import Entry, Ledger, is_steering, message_of
+from llmprov.run.entry import Entry
+from llmprov.run.ledger import Ledger, is_steering, message_of
+from llmprov.text import plain
 
 
 class Progress(Protocol):

@@ -17,7 +17,8 @@ from llmprov.report.compare import Baseline
 from llmprov.run import ansible, outcome, reporting, retry
 from llmprov.run.content import content_digest
 from llmprov.run.directory import RunDirectory
-from llmprov.run.ledger import Ledger, Stage
+from llmprov.run.entry import Stage
+from llmprov.run.ledger import Ledger
 from llmprov.run.lifetime import Lifetime
 from llmprov.run.progress import Progress, ProgressFactory
 from llmprov.run.reporting import Finished, Judging

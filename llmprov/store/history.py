@@ -16,9 +16,9 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQL
 from llmprov.errors import LlmprovError, UsageError
 from llmprov.knowledge import FIGURES
 from llmprov.model import CheckStatus, FleetReport, HostReport, Status
-from llmprov.report.text import plain
 from llmprov.store import schema
 from llmprov.store.address import is_path
+from llmprov.text import plain
 
 #: What a run's id looks like; names of directories from elsewhere are not taken at their word.
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")

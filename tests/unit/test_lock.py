@@ -12,9 +12,9 @@ from llmprov.errors import LlmprovError, UsageError
 from llmprov.model import Desired
 from llmprov.model.lock import HostClass, Lock, LockedEnvironment, LockedFile, LockedTool
 from llmprov.plan import conda, decide, locked, specs
-from llmprov.plan.secrets import without_secrets
 from llmprov.run import lock_file, locking
 from llmprov.run.locking import Upgrade, _Answers, _Host, _resolved, _with_others, moves
+from llmprov.text import without_secrets
 from tests.unit.builders import ENV, desired, desired_conda, gpu, observed
 
 WANTED = desired_conda(conda_env={"python": "3.11", "packages": ["idna"]}, pytorch={"state": "absent"})

@@ -14,7 +14,7 @@ from rich.console import Console
 from llmprov.model import Check, Measurement, Plan, Status
 from llmprov.plan import decide
 from llmprov.report import aggregate, figures, markdown, terminal
-from llmprov.report.text import plain
+from llmprov.text import plain
 from tests.conftest import ROOT
 from tests.unit.builders import desired, environment, gpu, observed, row, run_info
 

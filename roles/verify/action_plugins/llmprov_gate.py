@@ -1,0 +1,1 @@
+../../preflight/action_plugins/llmprov_plan.py

@@ -38,7 +38,7 @@ def cli(tmp_path: Path) -> Cli:
 
 def pytest_report_header() -> list[str]:
     """State what is tested with what."""
-    from llmprov.run.ansible import versions
+    from llmprov.run.playbook import versions
 
     return [", ".join(f"{name} {version}" for name, version in versions().items())]
 

@@ -13,7 +13,7 @@ from llmprov.check.steps import Stop, Trail
 from llmprov.check.target import Target, settings, target
 from llmprov.errors import UsageError
 from llmprov.model.reach import Reach, ReachStep, StepStatus
-from llmprov.run import ansible
+from llmprov.run.options import Options
 from llmprov.text import plain
 
 #: Hosts at once. Each is a thread that waits for its host.
@@ -26,7 +26,7 @@ PROGRAMS = 32
 CONNECTING = ("dns", "tcp", "banner", "key", "login")
 
 
-def check(options: ansible.Options) -> list[Reach]:
+def check(options: Options) -> list[Reach]:
     """How far the controller comes with each selected host, in the inventory's order.
 
     Raises:
@@ -46,7 +46,7 @@ def check(options: ansible.Options) -> list[Reach]:
     return [found.get(name) or _not_by_ssh(name, about) for name, about in everything.items()]
 
 
-def _target(name: str, asked: dict[str, object], options: ansible.Options) -> Target | str:
+def _target(name: str, asked: dict[str, object], options: Options) -> Target | str:
     if "problem" in asked:
         return f"its variables cannot be read: {asked['problem']}"
     try:
@@ -105,7 +105,7 @@ def _openssh(one: Target) -> str:
     return plain(lines[-1] if lines else "it failed without a word", 300) if done.returncode == 255 else ""
 
 
-def pin(options: ansible.Options) -> list[tuple[str, str, str]]:
+def pin(options: Options) -> list[tuple[str, str, str]]:
     """Write the keys of hosts that no known_hosts file names yet: (host, key's type and fingerprint, file)."""
     asked, pinned = settings(options), []
     for name, about in asked.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmprov.errors import UsageError
-from llmprov.run import ansible
+from llmprov.run.options import Options, environment
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Target:
         return shlex.join([*words, "-W", f"[{hostname}]:{self.port}", last.removeprefix("ssh://")])
 
 
-def settings(options: ansible.Options) -> dict[str, dict[str, Any]]:
+def settings(options: Options) -> dict[str, dict[str, Any]]:
     """How Ansible would connect to each selected host.
 
     Raises:
@@ -73,7 +73,7 @@ def settings(options: ansible.Options) -> dict[str, dict[str, Any]]:
     argv = [sys.executable, "-m", "llmprov.check.variables", *(w for i in options.inventory for w in ("-i", i))]
     argv += [w for v in options.extra_vars for w in ("-e", v)] + options.vault_arguments()
     argv += ["--limit", options.limit] if options.limit else []
-    env = ansible.environment() | {"ANSIBLE_LOCALHOST_WARNING": "False"}
+    env = environment() | {"ANSIBLE_LOCALHOST_WARNING": "False"}
     secret = next((v for k, v in options.passwords.items() if "Vault" in k), "")
     if secret:
         argv += ["--vault-password-file", "/dev/stdin"]
@@ -85,7 +85,7 @@ def settings(options: ansible.Options) -> dict[str, dict[str, Any]]:
     return told
 
 
-def target(name: str, asked: dict[str, Any], options: ansible.Options) -> Target:
+def target(name: str, asked: dict[str, Any], options: Options) -> Target:
     """One host, with OpenSSH's own reading of every ssh_config that concerns it.
 
     Raises:
@@ -118,7 +118,7 @@ def target(name: str, asked: dict[str, Any], options: ansible.Options) -> Target
     )
 
 
-def _arguments(asked: dict[str, Any], options: ansible.Options) -> list[str]:
+def _arguments(asked: dict[str, Any], options: Options) -> list[str]:
     """What Ansible's ssh plugin says to ssh, less its control sockets."""
     words = [w for key in ("ssh_args", "ssh_common_args", "ssh_extra_args") for w in shlex.split(asked[key] or "")]
     user, key = options.user or asked["remote_user"], options.private_key or asked["private_key_file"]

@@ -19,7 +19,8 @@ from llmprov.errors import UsageError
 from llmprov.model import FleetReport
 from llmprov.report import document, terminal
 from llmprov.report.compare import EFFECT
-from llmprov.run import ansible, lock_file, session
+from llmprov.run import lock_file, session
+from llmprov.run.options import Options
 from llmprov.run.progress import progress_for
 from llmprov.run.reporting import Judging
 from llmprov.store.address import address
@@ -138,10 +139,10 @@ def _ansible_options(
         typer.Option("--vault-password-file", metavar="FILE", help="File with the vault password."),
     ] = [],  # noqa: B006
     vault_id: Annotated[list[str], typer.Option("--vault-id", metavar="ID", help="Vault identity.")] = [],  # noqa: B006
-) -> ansible.Options:
+) -> Options:
     """Ansible's own options; they mean what they mean to Ansible."""
     flags, passwords = _ask(ask_pass, ask_become_pass, ask_vault_pass)
-    return ansible.Options(
+    return Options(
         inventory=tuple(inventory),
         limit=limit,
         tags=tags,
@@ -178,7 +179,7 @@ class RunOptions:
     history: HistoryOption = None
     as_json: JsonOption = False
 
-    def on(self, options: ansible.Options) -> ansible.Options:
+    def on(self, options: Options) -> Options:
         """Ansible's options with what these add: the lock, and how long another run is waited for."""
         return with_variables(with_lock(options, self.locked, self.lock), preflight_run_timeout_s=self.wait)
 
@@ -205,7 +206,7 @@ def judging(baseline: str | None, effect: float, history: str | None) -> Judging
     return Judging(effect=effect / 100, baseline=baseline, history=address(history))
 
 
-def with_lock(options: ansible.Options, locked: bool, path: Path) -> ansible.Options:
+def with_lock(options: Options, locked: bool, path: Path) -> Options:
     """The options with the lock that hosts are installed from.
 
     Raises:
@@ -219,7 +220,7 @@ def with_lock(options: ansible.Options, locked: bool, path: Path) -> ansible.Opt
     return replace(options, lock=str(path))
 
 
-def with_variables(options: ansible.Options, **values: Any) -> ansible.Options:
+def with_variables(options: Options, **values: Any) -> Options:
     """The options with variables added, as if by `-e`; those that are None are left out."""
     more = {name: value for name, value in values.items() if value is not None}
     return replace(options, extra_vars=(*options.extra_vars, json.dumps(more))) if more else options
@@ -234,7 +235,7 @@ def write_json(fleet: FleetReport) -> None:
 
 def run_and_show(
     work: session.Work,
-    options: ansible.Options,
+    options: Options,
     asked: RunOptions,
     show: Callable[[FleetReport], RenderableType] = terminal.fleet_table,
     keep: bool = True,

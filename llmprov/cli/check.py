@@ -12,7 +12,7 @@ from rich.text import Text
 
 from llmprov.cli import _common
 from llmprov.model.reach import Reach, StepStatus
-from llmprov.run import ansible
+from llmprov.run.options import Options
 from llmprov.text import plain
 
 STEPS = ("dns", "tcp", "banner", "key", "login", "shell", "sudo", "python")
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 @_common.ansible_options
 def check(
-    options: ansible.Options,
+    options: Options,
     pin: Annotated[
         bool, typer.Option("--pin", help="Show the keys of hosts that are not known yet, and pin them first.")
     ] = False,

@@ -11,7 +11,8 @@ import typer
 from llmprov.cli import _common
 from llmprov.errors import UsageError
 from llmprov.report import terminal
-from llmprov.run import ansible, lock_file, locking
+from llmprov.run import lock_file, locking
+from llmprov.run.options import Options
 from llmprov.run.progress import progress_for
 
 
@@ -22,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 @_common.ansible_options
 def lock(
-    options: ansible.Options,
+    options: Options,
     names: Annotated[list[str], typer.Argument(metavar="[NAME]...", help="Packages to upgrade; all without.")] = [],  # noqa: B006
     path: Annotated[Path, typer.Option("--lock", metavar="FILE", help="Where the lock is.")] = _common.LOCK,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Let packages move, all or those named.")] = False,

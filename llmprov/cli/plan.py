@@ -6,7 +6,8 @@ import typer
 
 from llmprov.cli import _common
 from llmprov.report import terminal
-from llmprov.run import ansible, session
+from llmprov.run import session
+from llmprov.run.options import Options
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 @_common.ansible_options
 def plan(
-    options: ansible.Options,
+    options: Options,
     locked: _common.LockedOption = False,
     lock: _common.LockOption = _common.LOCK,
     as_json: _common.JsonOption = False,

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from llmprov.cli import _common
-from llmprov.run import ansible, session
+from llmprov.run import session
+from llmprov.run.options import Options
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
 @_common.run_options
 def provision(
     *,
-    options: ansible.Options,
+    options: Options,
     verify: Annotated[bool, typer.Option(help="Verify the hosts at the end.")] = True,
     reboot: Annotated[
         bool,

@@ -12,8 +12,9 @@ import typer
 from llmprov.cli import _common
 from llmprov.errors import UsageError
 from llmprov.report import terminal
-from llmprov.run import ansible, session
 from llmprov.run import prune as pruning
+from llmprov.run import session
+from llmprov.run.options import Options
 from llmprov.run.progress import progress_for
 
 
@@ -26,7 +27,7 @@ def register(app: typer.Typer) -> None:
 @_common.run_options
 def rebuild(
     *,
-    options: ansible.Options,
+    options: Options,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove environments that nobody declared, too; shows them first.")
     ] = False,
@@ -40,7 +41,7 @@ def rebuild(
     _common.run_and_show(session.REBUILD_CHECK if options.check else session.REBUILD, options, run)
 
 
-def _shown(options: ansible.Options, yes: bool, as_json: bool) -> ansible.Options:
+def _shown(options: Options, yes: bool, as_json: bool) -> Options:
     """Show what nobody declared and ask for it; what comes between this and the rebuild stays."""
     console = _common.err()
     found = pruning.undeclared(options, lambda ledger: progress_for(console, ledger, quiet=as_json))

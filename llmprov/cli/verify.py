@@ -9,7 +9,8 @@ import typer
 
 from llmprov.cli import _common
 from llmprov.errors import UsageError
-from llmprov.run import ansible, session
+from llmprov.run import session
+from llmprov.run.options import Options
 
 
 class Level(StrEnum):
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
 @_common.run_options
 def verify(
     *,
-    options: ansible.Options,
+    options: Options,
     level: Annotated[
         Level | None, typer.Option("--level", help="How much to measure: seconds, minutes, or --minutes of training.")
     ] = None,

@@ -1,4 +1,4 @@
-"""Write everything that follows from the model: role defaults, argument specs, the plan's arguments, docs, schema.
+"""Write everything that follows from the model: role defaults, argument specs, docs, schema.
 
 Run by `make generate` in a checkout; a test fails when what is committed differs.
 """
@@ -18,7 +18,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from llmprov.model import ROLES, SITE, FleetReport, RoleVars
-from llmprov.model.desired import SHARED, role_default, shared_name, variable_names
+from llmprov.model.desired import SHARED, role_default, shared_name
 
 NOTE = "# Generated from llmprov/model/desired by `make generate`; change it there.\n"
 
@@ -86,21 +86,6 @@ def argument_specs(role: type[RoleVars]) -> str:
     return f"---\n{NOTE}{_dump(spec)}"
 
 
-def plan_tasks() -> str:
-    """The one task that observes and plans: every variable as a templated argument, absent ones left to the model."""
-    lines = []
-    for variable, role in variable_names().items():
-        if _plain(role.model_fields[variable.removeprefix(f"{role.role}_")].annotation) is SecretStr:
-            continue  # a plan needs no secret, and so gets none
-        shared = shared_name(role, variable.removeprefix(f"{role.role}_"))
-        fallback = f"{shared} | default(omit)" if shared else "omit"
-        lines.append(f'    {variable}: "{{{{ {variable} | default({fallback}) }}}}"')
-    body = "\n".join(lines)
-    return (
-        f"---\n{NOTE}- name: Observe and plan\n  llmprov_plan:\n{body}\n  register: __llmprov_plan\n  tags: [always]\n"
-    )
-
-
 def variables_table(role: type[RoleVars]) -> str:
     """The Markdown table of a role's variables."""
     rows = ["| variable | type | default | meaning |", "|---|---|---|---|"]
@@ -130,10 +115,7 @@ def schema() -> str:
 
 def everything(root: Path) -> dict[Path, str]:
     """Every generated file of a checkout and its text."""
-    files: dict[Path, str] = {
-        root / "roles/preflight/tasks/plan.yml": plan_tasks(),
-        root / "docs/schema/fleet.schema.json": schema(),
-    }
+    files: dict[Path, str] = {root / "docs/schema/fleet.schema.json": schema()}
     shared = "".join(f"- `{name}`: {sentence}\n" for name, sentence in SHARED.items())
     pages = ["# Variables\n\nFor several roles at once:\n\n", shared]
     for role in ROLES:

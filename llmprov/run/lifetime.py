@@ -18,11 +18,13 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from llmprov.depot.session import started
 from llmprov.errors import LlmprovError
+from llmprov.run import events
 
 #: Names of the folders of runs, among the machine's temporary files.
 PREFIX = "llmprov-run-"
@@ -72,6 +74,19 @@ class Lifetime:
             return os.open(alive, os.O_WRONLY)
         finally:
             os.close(reader)
+
+    @contextlib.contextmanager
+    def channel(self) -> Iterator[int]:
+        """The reading end of the run's events, as a descriptor that never waits and never comes to an end."""
+        path = self.directory / events.CHANNEL
+        if not path.exists():
+            os.mkfifo(path, 0o600)
+        # Open for writing too: then it has no end, whoever else writes and stops.
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def environment(self) -> dict[str, str]:
         """What Ansible and its plugins are told: of the run, and to put files where they go with it."""

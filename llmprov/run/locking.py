@@ -12,7 +12,8 @@ from llmprov.model.lock import Lock, LockedDriver, LockedEnvironment, LockedFile
 from llmprov.plan import conda, decide, locked, specs
 from llmprov.plan.by_hand import some
 from llmprov.plan.decide import planned_driver
-from llmprov.run import ansible, environments, lock_file, session
+from llmprov.run import environments, lock_file, session
+from llmprov.run.options import Options
 from llmprov.run.progress import ProgressFactory
 from llmprov.text import without_secrets
 
@@ -93,7 +94,7 @@ def _beside(lock: Lock) -> dict[str, str]:
     return tools | {f"driver {d.system} {', '.join(d.gpus)}": d.version for d in lock.drivers}
 
 
-def make(options: ansible.Options, progress: ProgressFactory, path: Path, upgrade: Upgrade) -> Locked:
+def make(options: Options, progress: ProgressFactory, path: Path, upgrade: Upgrade) -> Locked:
     """Observe the hosts and resolve what they get; nothing is written, and nothing is changed on any host.
 
     Raises:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from llmprov.plan import drift
 from llmprov.plan.specs import declarations
-from llmprov.run import ansible, session
+from llmprov.run import session
+from llmprov.run.options import Options
 from llmprov.run.progress import ProgressFactory
 
 #: Under this name the plays of a rebuild are told: host -> what may go.
@@ -13,7 +14,7 @@ VARIABLE = "__llmprov_prune"
 Found = dict[str, list[dict[str, str]]]
 
 
-def undeclared(options: ansible.Options, progress: ProgressFactory) -> Found:
+def undeclared(options: Options, progress: ProgressFactory) -> Found:
     """Host -> its environments that nobody declared, each with `path` and `manager`.
 
     Raises:

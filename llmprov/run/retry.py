@@ -18,8 +18,9 @@ from pydantic import BaseModel, ValidationError
 
 from llmprov.errors import UsageError
 from llmprov.model import Status
-from llmprov.run import ansible
 from llmprov.run.directory import RunDirectory, find_run, load_fleet
+from llmprov.run.inventory import Inventory
+from llmprov.run.options import Options
 
 FILE = "declared.json"
 
@@ -39,7 +40,7 @@ class Declared(BaseModel):
     sets: list[dict[str, str]] = []
 
 
-def declared(inventory: ansible.Inventory, options: ansible.Options) -> Declared:
+def declared(inventory: Inventory, options: Options) -> Declared:
     """The digests of an inventory and of the variables on the command line, which every host has."""
     given = _extra(options)
     sets: dict[str, int] = {}
@@ -59,7 +60,7 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _extra(options: ansible.Options) -> dict[str, Any]:
+def _extra(options: Options) -> dict[str, Any]:
     """The variables of every `-e`, by name; of one that cannot be told apart, the whole."""
     found: dict[str, Any] = {}
     for text in options.extra_vars:
@@ -96,7 +97,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
-def left(name: str, runs: Path, inventory: ansible.Inventory, options: ansible.Options) -> list[str]:
+def left(name: str, runs: Path, inventory: Inventory, options: Options) -> list[str]:
     """The hosts that did not pass in an earlier run.
 
     Raises:

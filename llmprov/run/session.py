@@ -10,16 +10,20 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from llmprov.errors import Cancelled, LlmprovError, UsageError
 from llmprov.model import HostReport, RunInfo
 from llmprov.report.compare import Baseline
-from llmprov.run import ansible, outcome, reporting, retry
+from llmprov.run import outcome, reporting, retry
 from llmprov.run.content import content_digest
 from llmprov.run.directory import RunDirectory
 from llmprov.run.entry import Stage
+from llmprov.run.inventory import Inventory, inventory_from, load_inventory, require_sources
 from llmprov.run.ledger import Ledger
 from llmprov.run.lifetime import Lifetime
+from llmprov.run.options import Options
+from llmprov.run.playbook import PlaybookRun, default_forks, versions
 from llmprov.run.progress import Progress, ProgressFactory
 from llmprov.run.reporting import Finished, Judging
 
@@ -61,24 +65,27 @@ class Session:
     def __init__(
         self,
         work: Work,
-        options: ansible.Options,
+        options: Options,
         progress: ProgressFactory,
         strict: bool = False,
         judging: Judging = Judging(),  # noqa: B008 - frozen
         baseline: Baseline | None = None,
-        inventory: ansible.Inventory | None = None,
+        inventory: Inventory | None = None,
         records: tuple[str, ...] = (),
     ) -> None:
         #: What of tasks' results is read beside what every run needs; such a session keeps no events.
         self.records = records
         self.work, self.options, self.strict, self.judging, self.baseline = work, options, strict, judging, baseline
         self._progress_factory = progress
-        self._current: ansible.PlaybookRun | None = None
+        self._current: PlaybookRun | None = None
         self._interrupts = 0
-        began = time.monotonic()
-        self.inventory = inventory or ansible.load_inventory(options)
-        inventory_s = round(time.monotonic() - began, 3)
-        self.ledger = Ledger(self.inventory.hosts, self.inventory.selected)
+        require_sources(options)
+        #: The hosts, and what is known of them; None until Ansible has read the inventory.
+        self.inventory: Inventory | None = None
+        self.ledger = Ledger({}, [])
+        self._known = inventory
+        self._progress: Progress | None = None
+        self._directory: RunDirectory | None = None
         self.errors: list[str] = []
         self.info = RunInfo(
             id="",
@@ -91,9 +98,8 @@ class Session:
             extra_vars=[_name_only(value) for value in options.extra_vars],
             strict=strict,
             lock=options.lock,
-            versions=ansible.versions(),
+            versions=versions(),
             content_digest=content_digest(),
-            stages_s={"inventory": inventory_s},
         )
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -107,64 +113,83 @@ class Session:
         self.info = self.info.model_copy(update={"id": directory.id if directory else "unsaved"})
         if directory:
             directory.write_run(self.info)
-            directory.write(retry.FILE, retry.declared(self.inventory, self.options).model_dump_json() + "\n")
             reporting.warm()
-        progress = self._progress_factory(self.ledger)
+        self._directory = directory
         self._lifetime = Lifetime(directory.id if directory else secrets.token_hex(6), self.work.command)
         before = signal.signal(signal.SIGINT, self._interrupted)
         try:
-            self._run_steps(directory, progress)
+            if self._known:
+                self._begin(self._known)
+            self._run_steps()
         finally:
             self._lifetime.end()
             signal.signal(signal.SIGINT, before)
-            progress.close()
+            if self._progress:
+                self._progress.close()
             if directory:
                 directory.close_events()
         if self.ledger.usage_errors and not self._interrupts:
             raise UsageError(self._usage_sentence())
         return self._report(directory)
 
-    def _run_steps(self, directory: RunDirectory | None, progress: Progress) -> None:
-        forks = self.options.forks or ansible.default_forks(len(self.inventory.selected))
-        everything = len(self.inventory.selected) == len(self.inventory.hosts)
-        limit: list[str] | None = None if everything else self.inventory.selected
+    def _begin(self, inventory: Inventory) -> None:
+        """The hosts are known: each gets its entry, and progress can be shown."""
+        self.inventory = inventory
+        self.ledger = Ledger(inventory.hosts, inventory.selected)
+        self._progress = self._progress_factory(self.ledger)
+        if self._directory:
+            self._directory.write(retry.FILE, retry.declared(inventory, self.options).model_dump_json() + "\n")
+
+    def _run_steps(self) -> None:
         for number, (stage, playbook) in enumerate(self.work.steps):
-            if number:
-                limit = self.ledger.going_on(stage)
             if self._interrupts or self.ledger.usage_errors:
                 return
+            limit = self.ledger.going_on(stage) if number else self._chosen()
             if number and not limit:
                 continue
-            progress.stage(stage, len(self.inventory.selected if limit is None else limit))
             began = time.monotonic()
-            self._run_playbook(stage, playbook, limit, forks, directory, progress)
+            self._run_playbook(stage, playbook, limit)
             self.info.stages_s[stage] = round(time.monotonic() - began, 3)
 
-    def _run_playbook(
-        self,
-        stage: Stage,
-        playbook: str,
-        limit: list[str] | None,
-        forks: int,
-        directory: RunDirectory | None,
-        progress: Progress,
-    ) -> None:
+    def _chosen(self) -> list[str] | None:
+        """The hosts that a retry chose; None where Ansible's own --limit does it."""
+        return self.inventory.selected if self.inventory else None
+
+    def _run_playbook(self, stage: Stage, playbook: str, limit: list[str] | None) -> None:
         options = self.options
         if stage in ("settle", "back"):
             options = replace(options, extra_vars=(*options.extra_vars, f'{{"__llmprov_work": "{stage}"}}'))
-        self._current = ansible.PlaybookRun(playbook, options, limit, forks, self._lifetime, self.records)
+        forks = options.forks or default_forks()
+        self._current = PlaybookRun(playbook, options, limit, forks, self._lifetime, self.records)
+        if self.inventory:
+            self._show_stage(stage, limit)
         for event in self._current:
-            if self._interrupts:
-                continue  # what fails now fails because it was stopped
-            entry = self.ledger.fold(stage, event)
-            if entry is not None:
-                progress.event(stage, event, entry)
-            if directory:
-                directory.record_event(stage, event)
-        problem = self._current.problem()
+            if event["event"] == "inventory":
+                if self.inventory is None:
+                    self._begin(inventory_from(event))
+                    self._show_stage(stage, limit)
+            elif not self._interrupts:  # what fails after that fails because it was stopped
+                self._take(stage, event)
+        if not self._interrupts:
+            if self.inventory is None:
+                # Ansible did not come as far as its hosts: where it is the inventory's fault, this says so.
+                self._begin(load_inventory(self.options))
+            problem = self._current.problem()
+            if problem:
+                self.errors.append(f"{stage}: Ansible did not finish: {problem}")
         self._current = None
-        if problem and not self._interrupts:
-            self.errors.append(f"{stage}: Ansible did not finish: {problem}")
+
+    def _show_stage(self, stage: Stage, limit: list[str] | None) -> None:
+        assert self._progress
+        assert self.inventory
+        self._progress.stage(stage, len(self.inventory.selected if limit is None else limit))
+
+    def _take(self, stage: Stage, event: dict[str, Any]) -> None:
+        entry = self.ledger.fold(stage, event)
+        if entry is not None and self._progress:
+            self._progress.event(stage, event, entry)
+        if self._directory:
+            self._directory.record_event(stage, event)
 
     def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
         self._interrupts += 1
@@ -178,6 +203,8 @@ class Session:
     # -- reporting -----------------------------------------------------------------------------------------------
 
     def _report(self, directory: RunDirectory | None) -> Finished:
+        if self.inventory is None:
+            raise Cancelled("cancelled before the inventory was read")
         rows = self.ledger.reports(verify_wanted=self.work.verifies)
         info = self.info.model_copy(
             update={"finished": datetime.now(UTC), "outcome": "cancelled" if self._interrupts else "finished"}
@@ -205,7 +232,7 @@ def _name_only(value: str) -> str:
 
 def run(
     work: Work,
-    options: ansible.Options,
+    options: Options,
     progress: ProgressFactory,
     runs: Path | None,
     strict: bool = False,
@@ -222,7 +249,7 @@ def run(
     baseline = reporting.find_baseline(judging, runs) if runs is not None else None
     inventory = None
     if again is not None and runs is not None:
-        everything = ansible.load_inventory(options)
+        everything = load_inventory(options)
         inventory = replace(everything, selected=retry.left(again, runs, everything, options))
     session = Session(work, options, progress, strict, judging, baseline, inventory)
     directory = RunDirectory.create(runs) if runs is not None else None

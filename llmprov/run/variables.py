@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from ansible.errors import AnsibleError
+from pydantic import SecretStr, ValidationError
 
 from llmprov.errors import UsageError
 from llmprov.knowledge import GPUS
@@ -32,6 +33,35 @@ def refuse_unknown(task_vars: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         advice = f"did you mean `{near[0]}`?" if near else "docs/variables.md lists the known ones"
         raise UsageError(f"unknown variable `{name}`{origin(task_vars[name])}: {advice}")
+
+
+def declared_values(task_vars: Mapping[str, Any], fill_in: Callable[[Any], Any]) -> dict[str, Any]:
+    """What is declared of a host: each of llmprov's variables that is set, or the shared one that stands in for it.
+
+    Secrets are left out, as no plan needs one. Only what is set is filled in: filling in a template for every variable
+    there is took longer than all else that the controller does for a host.
+
+    Args:
+        task_vars: the host's variables, as Ansible hands them to an action.
+        fill_in: fills in the templates of a value.
+
+    Raises:
+        UsageError: a value's template cannot be filled in.
+    """
+    found = {}
+    for name, role in variable_names().items():
+        field = name.removeprefix(f"{role.role}_")
+        source = name if name in task_vars else shared_name(role, field) or name
+        if source not in task_vars or isinstance(role.model_fields[field].default, SecretStr):
+            continue
+        try:
+            value = fill_in(task_vars[source])
+        except AnsibleError as error:
+            where = origin(task_vars[source])
+            raise UsageError(f"variable `{source}`{where} cannot be filled in: {error.message}") from None
+        if value is not task_vars.get("omit", ...):
+            found[name] = value
+    return found
 
 
 def desired_from(values: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Desired:

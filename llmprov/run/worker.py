@@ -1,4 +1,4 @@
-"""The child process that ansible-runner runs in: a spec on standard input, one JSON line an event on standard output.
+"""The child process that ansible-runner runs in: a spec on standard input; its outcome on standard output.
 
 A process of its own because runner copies the whole environment of its process into an artifact and into Ansible, and
 has no argument against it; this one is started with an allow-listed environment. ansible_runner.run() is bypassed for
@@ -8,7 +8,6 @@ the two classes under it, because it writes the passwords it is given into a fil
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -18,70 +17,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-#: Events that say something about a host or a stage; the rest is ansible-playbook's own chatter.
-WANTED = {
-    "playbook_on_stats",
-    "playbook_on_play_start",
-    "runner_on_start",
-    "runner_on_ok",
-    "runner_on_failed",
-    "runner_on_unreachable",
-    "runner_on_skipped",
-    "error",
-    "verbose",
-}
-
-#: How a task that waits for another run begins to say so, in a line of its own; JSON follows.
-WAITING = "llmprov waits: "
-
-#: What is kept of a task's result beside llmprov's own records, in characters each.
-KEPT_TEXT = {"msg": 4000, "stderr": 1000, "stdout": 1000, "module_stderr": 1000, "module_stdout": 1000}
-KEPT_RECORDS = ("llmprov", "plan", "observation", "verification", "refused", "components", "reboot")
-
-
-def slim(event: dict[str, Any], records: tuple[str, ...] = KEPT_RECORDS) -> dict[str, Any] | None:
-    """The part of a runner event that the ledger needs; None for an event it does not."""
-    kind = event.get("event")
-    if kind not in WANTED:
-        return None
-    data = event.get("event_data") or {}
-    if kind in ("error", "verbose"):
-        text = re.sub(r"\x1b\[[0-9;]*m", "", str(event.get("stdout", "")))
-        if text.startswith(WAITING):
-            return {"event": "waiting", **json.loads(text.removeprefix(WAITING))}
-        # Ansible's own words outside any task; warnings and banners are no errors.
-        return {"event": "error", "message": text[:2000]} if re.match(r"\[?ERROR", text) else None
-    if kind == "playbook_on_stats":
-        names = ("ok", "changed", "dark", "failures", "skipped", "processed", "rescued")
-        return {"event": kind, "stats": {name: data.get(name) or {} for name in names}}
-    slimmed = {"event": kind, "play": data.get("play"), "task": data.get("task"), "host": data.get("host")}
-    slimmed |= {
-        "action": data.get("task_action"),
-        "role": data.get("role"),
-        "duration_s": data.get("duration"),
-    }
-    result = data.get("res")
-    if isinstance(result, dict):
-        slimmed["result"] = slim_result(result, records)
-        slimmed["ignored"] = bool(data.get("ignore_errors"))
-    return slimmed
-
-
-def slim_result(result: dict[str, Any], records: tuple[str, ...] = KEPT_RECORDS) -> dict[str, Any]:
-    """A task's result without what only Ansible needs."""
-    kept: dict[str, Any] = {name: result[name] for name in records if "llmprov" in result and name in result}
-    for name, limit in KEPT_TEXT.items():
-        if result.get(name):
-            text = result[name] if isinstance(result[name], str) else json.dumps(result[name])
-            kept[name] = text[:limit] if name == "msg" else text[-limit:]
-    difference = result.get("diff")
-    if isinstance(difference, dict) and {"before", "after"} <= set(difference):
-        kept["diff"] = {side: str(difference[side])[:20_000] for side in ("before", "after")}
-    kept["changed"] = bool(result.get("changed"))
-    kept["empty"] = not set(result) - {"_ansible_no_log", "changed"}
-    return kept
+#: Where Ansible finds the callback plugin that tells the run what happens.
+CALLBACK = Path(__file__).parent / "callback"
 
 
 def emit(record: dict[str, Any]) -> None:
@@ -93,14 +33,14 @@ def emit(record: dict[str, Any]) -> None:
         return
 
 
-def handle(event: dict[str, Any], records: tuple[str, ...] = KEPT_RECORDS) -> bool:
-    """runner's event handler: never raises, and returns False so that runner keeps no file of the event."""
-    try:
-        slimmed = slim(event, records)
-        if slimmed is not None:
-            emit(slimmed)
-    except Exception as error:  # a raise here would end the whole run
-        emit({"event": "error", "message": f"an event could not be read: {error}"})
+def handle(event: dict[str, Any]) -> bool:
+    """runner's event handler, which is given the lines that Ansible prints: those that begin an error are passed on.
+
+    It never raises, as that would end the run, and returns False so that runner keeps no file of the event.
+    """
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(event.get("stdout", "")))
+    if re.match(r"\[?ERROR", text):
+        emit({"event": "error", "message": text[:2000]})
     return False
 
 
@@ -170,10 +110,11 @@ def main() -> int:
     )
     config.suppress_output_file = True
     config.prepare()
+    # In place of runner's own, which writes events between what the terminal shows.
+    config.env |= {"ANSIBLE_CALLBACK_PLUGINS": str(CALLBACK), "ANSIBLE_STDOUT_CALLBACK": "llmprov_events"}
     config.suppress_ansible_output = True
     parent = Parent()
-    handler = functools.partial(handle, records=(*KEPT_RECORDS, *spec["records"]))
-    runner = Runner(config, event_handler=handler, cancel_callback=parent.stop_asked)
+    runner = Runner(config, event_handler=handle, cancel_callback=parent.stop_asked)
     runner.run()
     if parent.gone:
         # Nobody else is left to do it.

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmprov.run import ansible, hold, lifetime
+from llmprov.run import hold, lifetime
 from llmprov.run.hold import Holding
+from llmprov.run.options import environment_of_run
 from tests.conftest import ROOT
 
 # What holds a host outlives the process that began it, which so cannot wait for its end.
@@ -244,7 +245,7 @@ def test_a_run_leaves_nothing_and_sweeps_what_killed_ones_left(tmp_path, monkeyp
 
 def test_what_ansible_leaves_here_is_in_the_runs_folder(run):
     living, _ = run
-    told = ansible._environment_of(living)
+    told = environment_of_run(living)
     assert {told["TMPDIR"], told["ANSIBLE_LOCAL_TEMP"]} == {str(living.directory)}
 
 

@@ -8,17 +8,19 @@ from hypothesis import strategies as st
 
 from llmprov.errors import UsageError
 from llmprov.model import FleetReport, Status
-from llmprov.run import ansible, retry
+from llmprov.run import retry
 from llmprov.run.directory import RunDirectory
+from llmprov.run.inventory import Inventory
+from llmprov.run.options import Options
 from tests.unit.builders import row, run_info
 
 
 def inventory(**variables):
-    return ansible.Inventory({host: [] for host in variables}, list(variables), variables)
+    return Inventory({host: [] for host in variables}, list(variables), variables)
 
 
 def options(*extra):
-    return ansible.Options(inventory=("hosts.yml",), extra_vars=extra)
+    return Options(inventory=("hosts.yml",), extra_vars=extra)
 
 
 def run_of(tmp_path, rows, then, given=()):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from ansible.utils.display import Display
-
+from llmprov.run import events
 from llmprov.run import hold as holding
 from llmprov.run.actions.planned import Planned, Result, Variables
-from llmprov.run.worker import WAITING
 
 
 def hold(action: Any, task_vars: Variables) -> Result:
@@ -32,7 +29,7 @@ def _take(action: Any, task_vars: Variables, planned: Planned, wait_s: int, numb
 
     def tell(by: str) -> None:
         # A task says nothing before its end, but here a person waits with it.
-        Display().display(WAITING + json.dumps({"host": task_vars["inventory_hostname"], "by": by}))
+        events.send({"event": "waiting", "host": task_vars["inventory_hostname"], "by": by})
 
     holds = holding.take(action._connection, planned.seen.python or "python3", wait_s, number, tell)
     if not holds.by:

@@ -24,7 +24,8 @@ def plan(action: Any, task_vars: Variables) -> Result:
     """Observe the host and plan, in one task and one round trip."""
     try:
         variables.refuse_unknown(task_vars)
-        desired = environment_file.read_into(variables.desired_from(action._task.args, task_vars))
+        values = variables.declared_values(task_vars, action._templar.template)
+        desired = environment_file.read_into(variables.desired_from(values, task_vars))
         lock = lock_file.of(desired)
     except UsageError as error:
         return {"failed": True, "msg": str(error), "llmprov": {"kind": "usage"}}

@@ -1,4 +1,7 @@
-"""The command line. One file a sub-command: parse, call, render."""
+"""The command line. One file a sub-command: parse, call, render.
+
+Each command loads what it needs when it runs, so that none pays for another one, and `--help` for none.
+"""
 
 from __future__ import annotations
 

@@ -10,21 +10,23 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console, RenderableType
 
 from llmprov.errors import UsageError
-from llmprov.model import FleetReport
-from llmprov.report import document, terminal
-from llmprov.report.compare import EFFECT
-from llmprov.run import lock_file, session
+from llmprov.report import EFFECT
+from llmprov.run import LOCK_NAME
 from llmprov.run.options import Options
-from llmprov.run.progress import progress_for
-from llmprov.run.reporting import Judging
-from llmprov.store.address import address
 from llmprov.text import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from llmprov.model import FleetReport
+    from llmprov.run.progress import ProgressFactory
+    from llmprov.run.reporting import Judging
+    from llmprov.run.session import Work
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -62,18 +64,22 @@ LockedOption = Annotated[
     bool, typer.Option("--locked", help="Install exactly what the lock says; refuse what is declared otherwise.")
 ]
 LockOption = Annotated[Path, typer.Option("--lock", metavar="FILE", help="Where the lock is.")]
-LOCK = Path(lock_file.NAME)
+LOCK = Path(LOCK_NAME)
 EFFECT_PERCENT = 100 * EFFECT
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 for inconclusive hosts too.")]
 
 
 def out() -> Console:
     """Standard output: results. Never cut or wrapped where it is no terminal."""
+    from rich.console import Console
+
     return Console(soft_wrap=not sys.stdout.isatty(), highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def err() -> Console:
     """Standard error: progress and complaints."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 
@@ -203,6 +209,9 @@ def _ask(ssh: bool, become: bool, vault: bool) -> tuple[tuple[str, ...], dict[st
 
 def judging(baseline: str | None, effect: float, history: str | None) -> Judging:
     """The options of judging as one record."""
+    from llmprov.run.reporting import Judging
+    from llmprov.store.address import address
+
     return Judging(effect=effect / 100, baseline=baseline, history=address(history))
 
 
@@ -216,6 +225,8 @@ def with_lock(options: Options, locked: bool, path: Path) -> Options:
         if path != LOCK:
             raise UsageError(f"--lock names {path}, and only --locked uses it: add --locked")
         return options
+    from llmprov.run import lock_file
+
     lock_file.read(path)
     return replace(options, lock=str(path))
 
@@ -228,27 +239,39 @@ def with_variables(options: Options, **values: Any) -> Options:
 
 def write_json(fleet: FleetReport) -> None:
     """The whole report on standard output, as fleet.json has it."""
+    from llmprov.report import document
+
     for piece in document.render(fleet):
         sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
 
 
+def progress(quiet: bool) -> ProgressFactory:
+    """Progress as it fits where standard error goes."""
+    from llmprov.run.progress import progress_for
+
+    console = err()
+    return lambda ledger: progress_for(console, ledger, quiet)
+
+
 def run_and_show(
-    work: session.Work,
+    work: Work,
     options: Options,
     asked: RunOptions,
-    show: Callable[[FleetReport], RenderableType] = terminal.fleet_table,
+    show: Callable[[FleetReport], RenderableType] | None = None,
     keep: bool = True,
 ) -> None:
     """Run, print the result, and exit with the run's code; without `keep` no run directory is made."""
-    console = err()
+    from llmprov.report import terminal
+    from llmprov.run import session
+
     if asked.retry is not None and options.limit is not None:
         raise UsageError("--retry chooses the hosts by itself: leave --limit out")
     judge = judging(asked.baseline, asked.effect, asked.history)
     done = session.run(
         work,
         options,
-        lambda ledger: progress_for(console, ledger, quiet=asked.as_json),
+        progress(quiet=asked.as_json),
         asked.runs if keep else None,
         asked.strict,
         judge,
@@ -262,7 +285,7 @@ def run_and_show(
     if asked.as_json:
         write_json(fleet)
     else:
-        out().print(show(fleet))
+        out().print((show or terminal.fleet_table)(fleet))
         if done.path is not None:
             out().print(f"report: {done.path / 'report.html'}", soft_wrap=True)
     raise typer.Exit(fleet.exit_code)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from llmprov.cli import _common
-from llmprov.model.reach import Reach, StepStatus
 from llmprov.run.options import Options
 from llmprov.text import plain
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from llmprov.model.reach import Reach
+
 STEPS = ("dns", "tcp", "banner", "key", "login", "shell", "sudo", "python")
 
-SIGNS = {StepStatus.FAIL: ("FAIL", "red"), StepStatus.WARN: ("warn", "yellow"), StepStatus.SKIPPED: ("-", "dim")}
+#: Status of a step -> how a table shows it; one that passed is shown by its time.
+SIGNS = {"fail": ("FAIL", "red"), "warn": ("warn", "yellow"), "skipped": ("-", "dim")}
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +38,6 @@ def check(
     as_json: _common.JsonOption = False,
 ) -> None:
     """Look how far each host can be reached: name, port, host key, login, sudo, Python. Changes nothing on hosts."""
-    # Not at the top: what it logs in with takes a tenth of a second, and no other command has a use for it.
     from llmprov import check as reach
 
     for name, key, path in reach.pin(options) if pin else []:
@@ -46,18 +49,27 @@ def check(
     else:
         out = _common.out()
         out.print(_table(found))
-        for one in found:
-            for step in one.steps:
-                if step.status in (StepStatus.FAIL, StepStatus.WARN):
-                    out.print(Text(f"{plain(one.host)}: {step.name}: {plain(step.says, 600)}"), soft_wrap=True)
-                    if step.remedy:
-                        out.print(Text(f"  next: {step.remedy}"), soft_wrap=True)
+        for line in _complaints(found):
+            out.print(line, soft_wrap=True, markup=False)
         plural = "s" if len(found) != 1 else ""
         out.print(f"\n{len(found)} host{plural}: {len(found) - failed} can be provisioned, {failed} cannot.")
     raise typer.Exit(4 if failed else 0)
 
 
-def _table(found: list[Reach]) -> Table:
+def _complaints(found: list[Reach]) -> Iterator[str]:
+    """What is wrong with each host, and what to do about it, a line each."""
+    for one in found:
+        for step in one.steps:
+            if step.status in ("fail", "warn"):
+                yield f"{plain(one.host)}: {step.name}: {plain(step.says, 600)}"
+                if step.remedy:
+                    yield f"  next: {step.remedy}"
+
+
+def _table(found: list[Reach]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False)
     for name in ("host", "address", *STEPS):
         table.add_column(name, no_wrap=True)

@@ -12,10 +12,6 @@ import typer
 
 from llmprov.cli import _common
 from llmprov.errors import UsageError
-from llmprov.report import timeline
-from llmprov.run import reporting
-from llmprov.run.directory import find_run, load_fleet
-from llmprov.store.address import address
 
 app = typer.Typer(help="Runs over time: what changed, since when, what flaps.", no_args_is_help=False)
 
@@ -43,6 +39,8 @@ def history(
     context.obj = past
     if context.invoked_subcommand:
         return
+    from llmprov.report import timeline
+    from llmprov.run import reporting
     from llmprov.store import trends
 
     with _open(past) as known:
@@ -81,6 +79,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What is otherwise in one run than in another: statuses, findings, versions, figures."""
+    from llmprov.report import timeline
     from llmprov.store import trends
 
     with _open(past or context.obj) as known:
@@ -99,6 +98,8 @@ def take(
     past: _common.HistoryOption = None,
 ) -> None:
     """Record finished runs from their directories."""
+    from llmprov.run.directory import find_run, load_fleet
+
     with _open(past or context.obj) as known:
         for path in directories:
             fleet = load_fleet(find_run(str(path), path.parent))
@@ -126,6 +127,9 @@ def _open(option: str | None) -> Any:
     Raises:
         UsageError: it is switched off.
     """
+    from llmprov.run import reporting
+    from llmprov.store.address import address
+
     where = address(option)
     if not where:
         raise UsageError("the history is switched off: there is nothing to look at")

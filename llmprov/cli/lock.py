@@ -10,10 +10,7 @@ import typer
 
 from llmprov.cli import _common
 from llmprov.errors import UsageError
-from llmprov.report import terminal
-from llmprov.run import lock_file, locking
 from llmprov.run.options import Options
-from llmprov.run.progress import progress_for
 
 
 def register(app: typer.Typer) -> None:
@@ -35,11 +32,13 @@ def lock(
 
     Without --upgrade everything stays as locked that still fits the declaration. With --check nothing is written.
     """
+    from llmprov.report import terminal
+    from llmprov.run import lock_file, locking
+
     if names and not upgrade:
         raise UsageError(f"{names[0]} is named, and only --upgrade takes names: add it")
-    console = _common.err()
     wanted = locking.Upgrade(upgrade, tuple(names))
-    made = locking.make(options, lambda ledger: progress_for(console, ledger, quiet=as_json), path, wanted)
+    made = locking.make(options, _common.progress(quiet=as_json), path, wanted)
     for sentence in made.left_out:
         _common.complain(f"not locked: {sentence}")
     written = not options.check and locking.save(made, path)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import typer
 
 from llmprov.cli import _common
-from llmprov.report import terminal
-from llmprov.run import session
 from llmprov.run.options import Options
 
 
@@ -23,5 +21,8 @@ def plan(
     as_json: _common.JsonOption = False,
 ) -> None:
     """Show what would change on each host, like a diff. Changes nothing and keeps no run."""
+    from llmprov.report import terminal
+    from llmprov.run import session
+
     asked = _common.RunOptions(locked=locked, lock=lock, as_json=as_json)
     _common.run_and_show(session.PLAN, asked.on(options), asked, terminal.plan_tree, keep=False)

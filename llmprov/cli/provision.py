@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from llmprov.cli import _common
-from llmprov.run import session
 from llmprov.run.options import Options
 
 
@@ -29,6 +28,8 @@ def provision(
     run: _common.RunOptions,
 ) -> None:
     """Bring every host to the declared state, verify that it trains, and report."""
+    from llmprov.run import session
+
     wanted = verify and not options.check and options.selects("verify")
     work = session.PROVISION if wanted else session.CONVERGE_ONLY
     if reboot and not options.check:

@@ -11,11 +11,7 @@ import typer
 
 from llmprov.cli import _common
 from llmprov.errors import UsageError
-from llmprov.report import terminal
-from llmprov.run import prune as pruning
-from llmprov.run import session
 from llmprov.run.options import Options
-from llmprov.run.progress import progress_for
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +31,8 @@ def rebuild(
     run: _common.RunOptions,
 ) -> None:
     """Bring hosts back to exactly the declaration: new environments beside the old, which go once the new ones pass."""
+    from llmprov.run import session
+
     options = run.on(options)
     if prune:
         options = _shown(options, yes, run.as_json)
@@ -43,8 +41,11 @@ def rebuild(
 
 def _shown(options: Options, yes: bool, as_json: bool) -> Options:
     """Show what nobody declared and ask for it; what comes between this and the rebuild stays."""
+    from llmprov.report import terminal
+    from llmprov.run import prune
+
     console = _common.err()
-    found = pruning.undeclared(options, lambda ledger: progress_for(console, ledger, quiet=as_json))
+    found = prune.undeclared(options, _common.progress(quiet=as_json))
     if not found:
         console.print("no environments but the declared ones")
         return options
@@ -54,4 +55,4 @@ def _shown(options: Options, yes: bool, as_json: bool) -> Options:
             raise UsageError("--prune asks before it removes these, and there is no terminal: say --yes if they may go")
         if not typer.confirm("Remove them, with all that is in them?", err=True):
             raise UsageError("nothing was changed: leave --prune out to rebuild without removing them")
-    return replace(options, extra_vars=(*options.extra_vars, json.dumps({pruning.VARIABLE: found})))
+    return replace(options, extra_vars=(*options.extra_vars, json.dumps({prune.VARIABLE: found})))

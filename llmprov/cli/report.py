@@ -11,8 +11,6 @@ import typer
 
 from llmprov.cli import _common
 from llmprov.errors import UsageError
-from llmprov.report import files, terminal
-from llmprov.run import rendering
 
 
 class Format(StrEnum):
@@ -66,6 +64,9 @@ def report(
     like before there is a fleet. It is kept where --out says, and not recorded in the history unless --history is
     given.
     """
+    from llmprov.report import files, terminal
+    from llmprov.run import rendering
+
     if (run is None) == (simulate is None):
         raise UsageError("name a run (`latest` is the newest), or a number of hosts with --simulate")
     if simulate is not None:

@@ -9,7 +9,6 @@ import typer
 
 from llmprov.cli import _common
 from llmprov.errors import UsageError
-from llmprov.run import session
 from llmprov.run.options import Options
 
 
@@ -41,6 +40,8 @@ def verify(
     run: _common.RunOptions,
 ) -> None:
     """Verify every host against the declared state and train on it. Installs nothing."""
+    from llmprov.run import session
+
     if minutes is not None and level is not Level.SOAK:
         raise UsageError("--minutes says how long a soak trains: add --level soak")
     if stop and level not in (None, Level.SOAK):

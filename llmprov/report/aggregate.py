@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from llmprov.knowledge import gpu_by_id
 from llmprov.model import Check, FleetReport, HostReport, RunInfo, Status
 from llmprov.model.report import Cohort, Step
-from llmprov.report import causes, compare, digests
+from llmprov.report import EFFECT, causes, compare, digests
 
 #: Statuses that a finding of the comparison may still change.
 VERIFIED = (Status.FAIL, Status.PENDING, Status.INCONCLUSIVE, Status.WARN, Status.PASS)
@@ -25,7 +25,7 @@ class Judged:
 
 
 def judge(
-    run: RunInfo, rows: list[HostReport], effect: float = compare.EFFECT, baseline: compare.Baseline | None = None
+    run: RunInfo, rows: list[HostReport], effect: float = EFFECT, baseline: compare.Baseline | None = None
 ) -> Judged:
     """Form cohorts, compare, find causes, sort. Rows keep their order within a status and a next step.
 
@@ -90,7 +90,7 @@ def fleet(
     rows: list[HostReport],
     exit_code: Callable[[list[HostReport]], int],
     errors: list[str],
-    effect: float = compare.EFFECT,
+    effect: float = EFFECT,
     baseline: compare.Baseline | None = None,
 ) -> FleetReport:
     """The report of a run from its rows; `exit_code` is asked once their statuses are final."""

@@ -15,12 +15,8 @@ from dataclasses import dataclass, field
 from llmprov.knowledge import FIGURES, Figure
 from llmprov.model import Check, CheckStatus, FleetReport, HostReport
 from llmprov.model.report import CohortFigure
-from llmprov.report import statistics
+from llmprov.report import EFFECT, statistics
 from llmprov.text import number
-
-#: The least deviation that matters, as a fraction. A step of synchronous training waits for the slowest card, so that
-#: the whole job loses what one card loses; a twentieth is what is seen on a bill.
-EFFECT = 0.05
 
 #: A scale below a thousandth of the median is nobody's concern: rounding and clocks.
 FLOOR = 0.001

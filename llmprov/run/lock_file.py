@@ -16,7 +16,6 @@ from llmprov.errors import LlmprovError, UsageError
 from llmprov.model import Desired
 from llmprov.model.lock import Lock, LockedEnvironment
 
-NAME = "llmprov.lock"
 HEAD = """\
 # What every host of a fleet gets, to the digest, a package a line. Written by `llmprov lock`, to be committed;
 # `llmprov provision --locked` installs exactly this.

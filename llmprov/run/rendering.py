@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmprov.report import aggregate, simulate
-from llmprov.report.compare import EFFECT
+from llmprov.report import EFFECT, aggregate, simulate
 from llmprov.report.files import uncollected
 from llmprov.run import outcome, reporting
 from llmprov.run.directory import RunDirectory, find_run, load_fleet

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llmprov.errors import LlmprovError, UsageError
 from llmprov.model import FleetReport, HostReport, RunInfo, Status
-from llmprov.report import aggregate, compare
+from llmprov.report import EFFECT, aggregate, compare
 from llmprov.report.files import uncollected
 from llmprov.run.directory import RunDirectory, find_run, load_fleet
 
@@ -23,7 +23,7 @@ class Judging:
     """How figures are judged, and where runs are remembered."""
 
     #: The least deviation that matters, as a fraction.
-    effect: float = compare.EFFECT
+    effect: float = EFFECT
     #: Name of an earlier run to hold figures against.
     baseline: str | None = None
     #: Address of the history; empty for none.

@@ -12,7 +12,8 @@ from typing import Any
 from llmprov.knowledge import FIGURES
 from llmprov.model import FleetReport, Status
 from llmprov.model.report import Change, Changes
-from llmprov.report.compare import EFFECT, Baseline, Reading
+from llmprov.report import EFFECT
+from llmprov.report.compare import Baseline, Reading
 from llmprov.store.history import SILENT, History, started_of
 
 #: Runs looked back on for flapping, and turns within them that make a host flap.

@@ -65,7 +65,6 @@ class LabHost:
         """Make the host's files and mount its root; safe to repeat."""
         self.mount()
         if not self.host_key.exists():
-            self.stop()  # what a killed `up` may have left running here
             identity.write(self, authorized_key)
 
     def mount(self) -> None:
@@ -73,7 +72,8 @@ class LabHost:
         if os.path.ismount(self.root):
             return
         if not self.upper.exists():
-            self.upper.mkdir(parents=True)
+            self.upper.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.upper.mkdir()
             shutil.copymode(self.lower[0], self.upper)  # the mode of the host's own `/`
         # A lab host's disk need not outlive the machine's power: without syncing apt is twice as fast, and so is
         # unmounting. The kernel refuses to mount again with a work folder that was used so.

@@ -42,8 +42,9 @@ def write(host: LabHost, authorized_key: str) -> None:
         LabError: the host's files do not take it.
     """
     key = host.directory / ".ssh_host_key"
-    for left in (key, key.with_suffix(".pub")):
-        left.unlink(missing_ok=True)
+    if key.exists():
+        host.stop()  # a killed `up` may have left the script running
+        key.unlink()
     machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", str(key))
     host.run_offline(script(host, authorized_key, key.read_text("utf-8")))
     key.with_suffix(".pub").rename(host.host_key.with_suffix(".pub"))

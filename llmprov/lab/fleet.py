@@ -181,10 +181,10 @@ class Fleet:
         for host in hosts:
             if not host.host_key.exists():
                 raise LabError(f"host {host.name} was never completed: run `llmprov lab up --prefix {self.prefix}`")
-            if len(host.lower) >= MAX_LAYERS:
+            if len(host.lower) > MAX_LAYERS:
                 raise LabError(
-                    f"host {host.name} has {len(host.lower)} layers of snapshots below its files, the most there can "
-                    "be: provision a new host and save that"
+                    f"host {host.name} stands on {MAX_LAYERS} layers of snapshots, and more are not possible: "
+                    "provision a new host and save that one"
                 )
 
     def _freeze(self, name: str) -> Snapshot:

@@ -31,6 +31,7 @@ find /var/tmp/ -mindepth 1 -delete
 """
 
 PUT = """\
+umask 022
 put() { mkdir -p "$(dirname "$2")"; rm -f "$2"; printf %s "$3" > "$2"; chmod "$1" "$2"; }
 """
 

@@ -102,15 +102,15 @@ class Snapshots:
             UsageError: there is no such snapshot.
             LabError: hosts of a lab were started from it; says which lab.
         """
+        self.get(name)
         with self.lock():
-            self.get(name)
             users = [prefix for prefix, lab in self._labs().items() if name in _sources(lab)]
             if users:
                 raise LabError(
                     f"snapshot {name} is in use: hosts of lab {' and of lab '.join(users)} were started from it; "
                     f"`llmprov lab down --prefix {users[0]}` first"
                 )
-            self._path(name).unlink()
+            self._path(name).unlink(missing_ok=True)
             remove_layers = self.remove_unused(keep_base)
         remove_layers()
         self.tidy()

@@ -60,13 +60,24 @@ def up(prefix: str, count: int, source: str | None = None, **asked: object) -> L
     return Lab(fleet)
 
 
-def layers() -> dict[str, list[str]]:
-    """The layers of this machine, and all files of each with times and lengths."""
+def known() -> list[str]:
+    """The snapshots of these tests."""
+    return [found.name for found in Snapshots().all() if found.name in SNAPSHOTS]
+
+
+def layers(lab: Lab) -> set[Path]:
+    """All layers of a lab's hosts: what they write to, and what they stand on."""
+    return {path for host in lab.fleet.hosts() for path in (host.upper, *host.lower[:-1])}
+
+
+def there(paths: set[Path]) -> set[Path]:
+    return {path for path in paths if path.exists()}
+
+
+def files(layer: Path) -> list[str]:
+    """All files of a layer, with times and lengths."""
     command = ["find", ".", "-printf", r"%p %y %m %i %s %T@ %C@\n"]
-    return {
-        path.name: sorted(subprocess.check_output(command, cwd=path, text=True).splitlines())
-        for path in Path("/var/lib/llmprov/lab/layers").iterdir()
-    }
+    return sorted(subprocess.check_output(command, cwd=layer, text=True).splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +149,9 @@ def test_a_new_host_has_the_gpus_that_its_own_lab_declares(started):
 
 
 def test_hosts_of_one_snapshot_do_not_see_each_others_writes(saved, started):
-    (frozen,) = Snapshots().get("test-tree").hosts["snapa1"].layers
-    before = layers()[frozen]
+    frozen = started.host("snapb1").lower[0]
+    before = files(frozen)
+    assert any(line.startswith("./opt/tool/data ") for line in before)
     started.sh("snapb1", "echo mine >> /opt/tool/data; rm -r /usr/share/bug.renamed; mv /opt/tool /opt/other")
     saved.sh("snapa1", "echo its own >> /opt/tool/data")
     assert started.sh("snapb1", "cat /opt/other/data").split() == ["one", "mine"]
@@ -148,7 +160,7 @@ def test_hosts_of_one_snapshot_do_not_see_each_others_writes(saved, started):
         "/usr/share/bug.renamed",
     ]
     assert saved.sh("snapa1", "cat /opt/tool/data").split() == ["one", "its", "own"]
-    assert layers()[frozen] == before
+    assert files(frozen) == before
 
 
 def test_it_is_said_where_hosts_came_from(started, cli):
@@ -157,7 +169,7 @@ def test_it_is_said_where_hosts_came_from(started, cli):
     assert [row["snapshot"] for row in rows] == ["test-tree/snapa1"] * 2
     assert "test-tree/snapa1" in cli("lab", "status", "--prefix", "snapb").stdout
     assert "from" not in cli("lab", "status", "--prefix", "snapa").stdout
-    (row,) = json.loads(cli("lab", "snapshots", "--json").stdout)
+    (row,) = [row for row in json.loads(cli("lab", "snapshots", "--json").stdout) if row["name"] in SNAPSHOTS]
     assert (row["name"], row["hosts"], row["releases"], row["lab"]) == ("test-tree", ["snapa1"], ["bookworm"], "snapa")
     assert 1e6 < row["size_bytes"] < 1e9
 
@@ -166,12 +178,13 @@ def test_a_snapshot_in_use_stays(started, cli):
     done = cli("lab", "snapshots", "--remove", "test-tree")
     assert done.returncode == 1
     assert "hosts of lab snapb were started from it" in done.stderr
-    assert [found.name for found in Snapshots().all()] == ["test-tree"]
+    assert known() == ["test-tree"]
 
 
 def test_a_lab_from_a_snapshot_is_saved_and_outlives_both(saved, started):
     started.sh("snapb2", "echo two > /opt/tool/data; echo more > /opt/more")
     started.fleet.save("test-chain")
+    before = layers(saved) | layers(started)
     assert started.sh("snapb2", "cat /opt/tool/data /opt/more").split() == ["two", "more"]
     for fleet in (started.fleet, saved.fleet):
         fleet.down()  # takes the base trees, but not the one that snapshots need
@@ -179,14 +192,15 @@ def test_a_lab_from_a_snapshot_is_saved_and_outlives_both(saved, started):
     lab = up("snapc", 2, "test-chain/snapb2")
     for name in ("snapc1", "snapc2"):
         assert lab.sh(name, "cat /opt/tool/data /opt/more; hello").split("\n")[:3] == ["two", "more", "Hello, world!"]
+    before |= layers(lab)
     lab.fleet.down(keep_base=True)
-    used = {layer for tree in Snapshots().get("test-chain").hosts.values() for layer in tree.layers}
-    assert layers().keys() == used
+    saved_hosts = Snapshots().get("test-chain").hosts.values()
+    assert there(before) == {Snapshots().layer(name) for tree in saved_hosts for name in tree.layers}
     with pytest.raises(UsageError, match="has 2 hosts, so there is none for host number 3"):
         up("snapc", 3, "test-chain")
     Fleet("snapc").down(keep_base=True)
     Snapshots().remove("test-chain", keep_base=True)
-    assert not Path("/var/lib/llmprov/lab/layers").exists()
+    assert there(before) == set()
 
 
 KILLED = """
@@ -209,7 +223,7 @@ Fleet("snapa").save("test-killed")
 """
 
 
-def test_a_save_that_is_killed_saves_all_or_nothing(saved):
+def test_a_save_that_is_killed_saves_all_or_nothing():
     lab = up("snapa", 1)
     moments = [
         ("LabHost", "stop", "before", False),
@@ -223,7 +237,7 @@ def test_a_save_that_is_killed_saves_all_or_nothing(saved):
         lab.sh("snapa1", f"echo {number} > /root/number")
         done = subprocess.run([sys.executable, "-c", KILLED, owner, name, when], capture_output=True, text=True)
         assert done.returncode == -9, done.stderr
-        assert [found.name for found in Snapshots().all()] == (["test-killed"] if whole else []), name
+        assert known() == (["test-killed"] if whole else []), name
         lab = up("snapa", 1)
         assert lab.sh("snapa1", "cat /root/number").strip() == str(number), name
         if whole:
@@ -231,8 +245,10 @@ def test_a_save_that_is_killed_saves_all_or_nothing(saved):
             assert other.sh("snapc1", "cat /root/number").strip() == str(number), name
             other.fleet.down(keep_base=True)
             Snapshots().remove("test-killed", keep_base=True)
+    made = layers(lab)
+    assert there(made) == made
     lab.fleet.down(keep_base=True)
-    assert not Path("/var/lib/llmprov/lab/layers").exists()
+    assert there(made) == set()
 
 
 def test_a_save_that_fails_leaves_the_hosts_running():
@@ -242,7 +258,7 @@ def test_a_save_that_fails_leaves_the_hosts_running():
             lab.fleet.save("test-killed")
         busy.kill()
     assert [row.state for row in lab.fleet.status()] == ["running"]
-    assert Snapshots().all() == []
+    assert known() == []
     lab.fleet.save("test-killed")
     with pytest.raises(UsageError, match="there is a snapshot test-killed already"):
         lab.fleet.save("test-killed")

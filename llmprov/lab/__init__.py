@@ -7,10 +7,16 @@ same thing.
     machine   what the machine under the lab offers: rights, programs, package sources, certificates
     base      the base tree, built once for each release
     network   the bridge, its addresses and the address translation
-    host      one host: files, start, stop, removal
-    fleet     up, down, status; the inventory
+    host      one host: mounts, start, stop, removal
+    identity  what makes a host itself: name, address, keys, devices
+    snapshot  saved hosts, and the layers and base trees that labs and snapshots share
+    records   what is kept on disk about labs and snapshots
+    lock      lock files
+    fleet     up, save, down, status; the inventory
 """
 
-from llmprov.lab.fleet import DEFAULT_NETWORK, DEFAULT_PREFIX, Fleet, HostStatus
+from llmprov.lab.fleet import DEFAULT_PREFIX, Fleet, HostStatus
+from llmprov.lab.records import DEFAULT_NETWORK, Snapshot
+from llmprov.lab.snapshot import Snapshots
 
-__all__ = ["DEFAULT_NETWORK", "DEFAULT_PREFIX", "Fleet", "HostStatus"]
+__all__ = ["DEFAULT_NETWORK", "DEFAULT_PREFIX", "Fleet", "HostStatus", "Snapshot", "Snapshots"]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from llmprov.errors import UsageError
+from llmprov.errors import LabError, UsageError
 from llmprov.lab import machine
+from llmprov.lab.lock import held
+from llmprov.lab.records import Tree
 
 RELEASES = ("bookworm", "trixie")
 
@@ -29,14 +28,6 @@ PACKAGES = (
 )
 
 NETWORK_UNITS = ("systemd-networkd.service", "ssh.service")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 @cache
@@ -63,7 +54,7 @@ def ensure_base(root: Path, release: str, packages: tuple[str, ...] = ()) -> Pat
         LabError: mmdebstrap failed; nothing half-built is left.
     """
     tree = base_path(root, release, packages)
-    with _locked(root / f".{tree.name}.lock"):
+    with held(root / f".{tree.name}.lock"):
         if not tree.exists():
             building = tree.with_suffix(".new")
             shutil.rmtree(building, ignore_errors=True)
@@ -109,6 +100,28 @@ def _finish(tree: Path, release: str) -> None:
     machine.run("systemctl", f"--root={tree}", "--quiet", "mask", "systemd-networkd-wait-online.service")
 
 
-def remove_bases(root: Path) -> None:
-    """Remove every base tree; the caller knows that no host uses one."""
-    shutil.rmtree(root, ignore_errors=True)
+def ensure_base_of(root: Path, tree: Tree) -> None:
+    """Build the base tree that `tree` names unless it is there.
+
+    Raises:
+        LabError: it is gone, and cannot be built again as it was.
+    """
+    if (root / tree.base).exists():
+        return
+    # A base tree built today may have other versions of packages, and layers hold dpkg's records of the old ones.
+    if tree.layers or base_path(root, tree.release, tuple(tree.packages)).name != tree.base:
+        raise LabError(
+            f"the base tree {root / tree.base} is gone, and cannot be built again as it was: take the lab down with "
+            "`llmprov lab down`"
+        )
+    ensure_base(root, tree.release, tuple(tree.packages))
+
+
+def remove_bases(root: Path, keep: set[str]) -> None:
+    """Remove every base tree but `keep`; the caller knows that no host uses the others."""
+    for path in root.glob("*"):
+        name = path.name.removeprefix(".").removesuffix(".lock")
+        if name not in keep:
+            path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(root, ignore_errors=True)

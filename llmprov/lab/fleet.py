@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import fcntl
+import datetime
 import ipaddress
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from pydantic import BaseModel
 
 from llmprov.depot.pip_config import PipConfig
-from llmprov.errors import UsageError
+from llmprov.errors import LabError, UsageError
 from llmprov.lab import base, machine, network
 from llmprov.lab.conda import kit_where_needed
-from llmprov.lab.host import USER, LabHost
+from llmprov.lab.host import LabHost
+from llmprov.lab.identity import USER
+from llmprov.lab.lock import held
+from llmprov.lab.records import DEFAULT_NETWORK, STATE, HostRecord, LabRecord, Snapshot, Tree, new_layer, write_record
+from llmprov.lab.snapshot import MAX_LAYERS, Snapshots
 
 if TYPE_CHECKING:
     from llmprov.lab.conda.standin import CondaKit
 
 DEFAULT_PREFIX = "lab"
-DEFAULT_NETWORK = "10.77.0.0/24"
-
-#: Labs belong to the machine, not to a user: bridges and mounts are the machine's too.
-STATE = Path("/var/lib/llmprov/lab")
-
-
-class HostRecord(BaseModel):
-    """What was asked for one host."""
-
-    release: str
-    gpus: list[str] = []
-    packages: list[str] = []
-
-
-class LabRecord(BaseModel):
-    """What was asked for a lab; kept on disk from before the first host is made until after the last is gone."""
-
-    network: str = DEFAULT_NETWORK
-    hosts: dict[str, HostRecord] = {}
 
 
 @dataclass(frozen=True)
@@ -56,6 +40,7 @@ class HostStatus:
     release: str
     state: str
     gpus: tuple[str, ...]
+    snapshot: str | None = None
 
 
 class Fleet:
@@ -67,6 +52,7 @@ class Fleet:
         self.prefix = prefix
         self.state = state
         self.directory = state / "labs" / prefix
+        self.snapshots = Snapshots(state)
 
     # -- files a user meets --------------------------------------------------------------------------------------
 
@@ -90,55 +76,132 @@ class Fleet:
     def up(
         self,
         count: int,
-        release: str = "bookworm",
+        release: str | None = None,
         gpus: tuple[str, ...] = (),
         address_range: str | None = None,
         packages: tuple[str, ...] = (),
         say: Callable[[str], object] = lambda _: None,
+        from_snapshot: str | None = None,
     ) -> list[HostStatus]:
         """Bring up `count` hosts; hosts that are there stay as they are, stopped ones start again.
 
-        New ones have Debian's `packages` from the start, beside what makes a bare host.
+        New ones have Debian's `packages` from the start, beside what makes a bare host; or they have the files that
+        `from_snapshot` names, as SNAPSHOT or SNAPSHOT/HOST.
 
         Raises:
             LabUnsupported: this machine cannot host a lab.
             LabError: a host, the network or the base tree failed; `down` cleans up.
         """
+        if from_snapshot and (release or packages):
+            raise UsageError("--from brings a release and packages with it: leave out --release and --package")
         wanted = [f"{self.prefix}{i}" for i in range(1, count + 1)]
         devices = parse_gpus(gpus, wanted)
         _check_range(address_range or DEFAULT_NETWORK, count)
         machine.require_lab_support()
         with self._locked():
-            record = self._record()
-            if not record.hosts:
-                record.network = address_range or DEFAULT_NETWORK
-            if address_range not in (None, record.network):
-                raise UsageError(
-                    f"lab {self.prefix} is up on {record.network}: take it down to move it to {address_range}"
-                )
-            for name in wanted:
-                asked = HostRecord(release=release, gpus=devices[name], packages=sorted(packages))
-                record.hosts.setdefault(name, asked)
-            _check_range(record.network, len(record.hosts))
-            with self._locked(""):
+            record = self._record_to_change(address_range)
+            new = [number for number, name in enumerate(wanted, start=1) if name not in record.hosts]
+            bare = None if from_snapshot else self._bare(release or base.RELEASES[0], packages)
+            with self.snapshots.lock():
+                trees = self._trees(new, bare, from_snapshot)
+                for number, (origin, tree) in trees.items():
+                    name = f"{self.prefix}{number}"
+                    record.hosts[name] = HostRecord(
+                        **tree.model_dump(), gpus=devices[name], upper=new_layer(), snapshot=origin
+                    )
+                _check_range(record.network, len(record.hosts))
                 self._save(record)  # first of all, so that `down` finds it even after a crash
-            for kind in {(host.release, tuple(host.packages)) for host in record.hosts.values()}:
-                base.ensure_base(self.state / "base", *kind)
+            for host in record.hosts.values():
+                base.ensure_base_of(self.state / "base", host)
             network.ensure_network(self.prefix, ipaddress.IPv4Network(record.network), self.state)
             kit = kit_where_needed(self.state / "conda", say)
             self._start(self.hosts())
             self._write_inventory(kit)
         return self.status()
 
+    def _record_to_change(self, address_range: str | None) -> LabRecord:
+        record = self._record()
+        if not record.hosts:
+            record.network = address_range or DEFAULT_NETWORK
+        if address_range not in (None, record.network):
+            raise UsageError(f"lab {self.prefix} is up on {record.network}: take it down to move it to {address_range}")
+        if not all(host.upper for host in record.hosts.values()):
+            raise LabError(
+                f"lab {self.prefix} was made by an earlier llmprov: `llmprov lab down --prefix {self.prefix}` first"
+            )
+        return record
+
+    def _bare(self, release: str, packages: tuple[str, ...]) -> Tree:
+        tree = base.base_path(self.state / "base", release, tuple(sorted(packages)))
+        return Tree(release=release, packages=sorted(packages), base=tree.name)
+
+    def _trees(self, new: list[int], bare: Tree | None, source: str | None) -> dict[int, tuple[str | None, Tree]]:
+        if bare is not None:
+            return dict.fromkeys(new, (None, bare))
+        return {**self.snapshots.trees(source or "", new)}
+
     def _start(self, hosts: list[LabHost]) -> None:
         if not self.key.exists():
             machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {self.prefix}", "-f", str(self.key))
         authorized = self.key.with_suffix(".pub").read_text("utf-8")
+        _each(lambda host: host.create(authorized), hosts)
         for host in hosts:
-            host.create(authorized)
             host.start(network.bridge_name(self.prefix))
-        with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
-            list(pool.map(LabHost.wait_ready, hosts))
+        _each(LabHost.wait_ready, hosts)
+
+    # -- save ----------------------------------------------------------------------------------------------------
+
+    def save(self, name: str) -> Snapshot:
+        """Keep the files of all hosts as the snapshot `name`; hosts that run are restarted.
+
+        Hosts are shut down, so that no service is in the middle of writing. Then the layers they wrote to become the
+        snapshot, and they go on over them with new ones. Nothing is copied.
+
+        Raises:
+            UsageError: the lab has no hosts, or the name cannot be used.
+            LabError: a host is not complete, or could not be stopped or started again.
+        """
+        self.snapshots.require_free(name)
+        with self._locked():
+            hosts = self.hosts()
+            self._require_complete(hosts)
+            running = [host.name for host in hosts if host.processes()]
+            try:
+                _each(LabHost.shut_down, hosts)
+                _each(LabHost.unmount, hosts)
+                machine.run("sync", "--file-system", str(self.state))  # a snapshot outlives the machine's power
+                snapshot = self._freeze(name)
+            finally:
+                self._start([host for host in self.hosts() if host.name in running])
+        return snapshot
+
+    def _require_complete(self, hosts: list[LabHost]) -> None:
+        if not hosts:
+            raise UsageError(f"there is no lab {self.prefix} to save: run `llmprov lab up`")
+        for host in hosts:
+            if not host.host_key.exists():
+                raise LabError(f"host {host.name} was never completed: run `llmprov lab up --prefix {self.prefix}`")
+            if len(host.lower) > MAX_LAYERS:
+                raise LabError(
+                    f"host {host.name} stands on {MAX_LAYERS} layers of snapshots, and more are not possible: "
+                    "provision a new host and save that one"
+                )
+
+    def _freeze(self, name: str) -> Snapshot:
+        with self.snapshots.lock():
+            self.snapshots.require_free(name)
+            record = self._record()
+            frozen = {host: asked.frozen() for host, asked in record.hosts.items()}
+            for host, asked in record.hosts.items():
+                asked.layers, asked.upper = frozen[host].layers, new_layer()
+            # The lab first: killed between the two, its hosts have one more layer below them, and nothing is saved.
+            self._save(record)
+            now = datetime.datetime.now(datetime.UTC)
+            snapshot = Snapshot(name=name, lab=self.prefix, saved_at=now, hosts=frozen)
+            self.snapshots.add(snapshot)
+        return snapshot
+
+    # -- one host ------------------------------------------------------------------------------------------------
 
     def host(self, name: str) -> LabHost:
         """The host `name`, as `up` made it.
@@ -157,7 +220,8 @@ class Fleet:
             name=name,
             address=str(addresses[10 + list(record.hosts).index(name)]),
             gateway=str(addresses[1]),
-            base=base.base_path(self.state / "base", asked.release, tuple(asked.packages)),
+            lower=self.snapshots.lower(asked),
+            upper=self.snapshots.layer(asked.upper),
             directory=self.directory / "hosts" / name,
             cgroup=f"llmprov-lab-{self.prefix}/{name}",
             binds=(*pip.local_directories(), *([conda] if (conda := self.state / "conda").exists() else [])),
@@ -172,6 +236,7 @@ class Fleet:
     def restart(self, name: str) -> None:
         """Boot a stopped host and wait until it answers."""
         host = self.host(name)
+        host.mount()
         host.start(network.bridge_name(self.prefix))
         host.wait_ready()
 
@@ -180,31 +245,22 @@ class Fleet:
     def down(self, keep_base: bool = False) -> bool:
         """Remove the lab and all it made; False when there was none.
 
-        Base trees go with the last lab of the machine, unless `keep_base`.
+        Base trees go with the last lab of the machine, unless `keep_base` or a snapshot needs them.
         """
         existed = self.directory.exists()
         with self._locked():
-            with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
-                list(pool.map(LabHost.remove, self.hosts()))
+            _each(LabHost.remove, self.hosts())
             network.remove_network(self.prefix)
-            shutil.rmtree(self.directory, ignore_errors=True)
             # What labs share goes with the last; meanwhile no other lab may count on it.
-            with self._locked(""):
+            with self.snapshots.lock():
+                shutil.rmtree(self.directory, ignore_errors=True)
                 if not any((self.state / "labs").glob("*/lab.json")):
                     network.restore_forwarding(self.state)
-                    if not keep_base:
-                        base.remove_bases(self.state / "base")
-                        shutil.rmtree(self.state / "conda", ignore_errors=True)
-        self._tidy()
+                remove_layers = self.snapshots.remove_unused(keep_base)
+            remove_layers()
+            self._lock_file.unlink()
+        self.snapshots.tidy()
         return existed
-
-    def _tidy(self) -> None:
-        (self.state / "labs" / f".{self.prefix}.lock").unlink(missing_ok=True)
-        if not any((self.state / "labs").glob("*/lab.json")):
-            (self.state / "labs" / "..lock").unlink(missing_ok=True)
-        for directory in (self.state / "labs", self.state, self.state.parent):
-            with contextlib.suppress(OSError):
-                directory.rmdir()
 
     def status(self) -> list[HostStatus]:
         """Every host of the lab and whether it runs."""
@@ -216,30 +272,27 @@ class Fleet:
                 release=record.hosts[host.name].release,
                 state="running" if host.leader() else "down",
                 gpus=host.gpus,
+                snapshot=record.hosts[host.name].snapshot,
             )
             for host in self.hosts()
         ]
 
     # -- the record ----------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _locked(self, prefix: str | None = None) -> Iterator[None]:
-        """Hold the lock of this lab, or with an empty prefix that of what all labs share."""
-        (self.state / "labs").mkdir(parents=True, exist_ok=True)
-        name = self.prefix if prefix is None else prefix
-        with (self.state / "labs" / f".{name}.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+    @property
+    def _lock_file(self) -> Path:
+        return self.state / "labs" / f".{self.prefix}.lock"
+
+    def _locked(self) -> AbstractContextManager[None]:
+        """Hold the lock of this lab."""
+        return held(self._lock_file)
 
     def _record(self) -> LabRecord:
         path = self.directory / "lab.json"
         return LabRecord.model_validate_json(path.read_text("utf-8")) if path.exists() else LabRecord()
 
     def _save(self, record: LabRecord) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = self.directory / ".lab.json"
-        partial.write_text(record.model_dump_json(indent=2), encoding="utf-8")
-        partial.rename(self.directory / "lab.json")
+        write_record(self.directory / "lab.json", record)
 
     def _write_inventory(self, kit: CondaKit | None) -> None:
         hosts = self.hosts()
@@ -275,6 +328,12 @@ class Fleet:
         ]
         flags = [word for option in options for word in ("-o", option)]
         return ["ssh", "-i", str(self.key), *flags, f"{USER}@{host.address}", *command]
+
+
+def _each(do: Callable[[LabHost], None], hosts: Iterable[LabHost]) -> None:
+    """Do something to several hosts at a time; the first error is raised when all are done."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(do, hosts))
 
 
 def _check_range(network_text: str, count: int) -> None:

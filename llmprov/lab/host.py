@@ -15,15 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmprov.errors import LabError
-from llmprov.lab import machine
+from llmprov.lab import identity
 from llmprov.lab.machine import run
 from llmprov.lab.network import remove_host_link
 
-#: The account the inventory logs in with: no root login, password-less sudo, as on a cloud image.
-USER = "admin"
-
 #: How long a host may take to boot, in seconds; seen: 2 to 6 with nine at once on 2 cores.
 BOOT_TIMEOUT_S = 60.0
+
+#: How long a host may take to end its services before its power is cut, in seconds; seen: 1 to 2.
+SHUTDOWN_TIMEOUT_S = 20.0
+
+#: The signal that makes systemd power its machine off (systemd(1), section Signals).
+POWER_OFF = signal.SIGRTMIN + 4
 
 #: systemd-nspawn's exit code for "the container asked for a reboot" (EXIT_FORCE_RESTART in its sources).
 REBOOT_EXIT_CODE = 133
@@ -36,7 +39,10 @@ class LabHost:
     name: str
     address: str
     gateway: str
-    base: Path
+    lower: tuple[Path, ...]
+    """What its files are read from, topmost first; the last is the base tree."""
+    upper: Path
+    """What it writes goes here."""
     directory: Path
     cgroup: str
     binds: tuple[Path, ...] = ()
@@ -57,67 +63,46 @@ class LabHost:
 
     def create(self, authorized_key: str) -> None:
         """Make the host's files and mount its root; safe to repeat."""
-        for part in ("upper", "work", "merged"):
-            (self.directory / part).mkdir(parents=True, exist_ok=True)
-        if not os.path.ismount(self.root):
-            # A lab host's disk need not outlive the machine's power: without syncing apt is twice as fast, and so is
-            # unmounting. The kernel marks such a tree as dirty, and mounts it again only without the mark.
-            shutil.rmtree(self.directory / "work" / "work" / "incompat", ignore_errors=True)
-            options = f"lowerdir={self.base},upperdir={self.directory}/upper,workdir={self.directory}/work,volatile"
-            run("mount", "-t", "overlay", f"llmprov-lab-{self.name}", "-o", options, str(self.root))
+        self.mount()
         if not self.host_key.exists():
-            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", str(self.host_key))
-            self._write_identity(authorized_key)
+            identity.write(self, authorized_key)
 
-    def _write_identity(self, authorized_key: str) -> None:
-        self._write("etc/hostname", f"{self.name}\n")
-        self._write("etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
-        self._write(
-            "etc/systemd/network/10-lab.network",
-            f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nGateway={self.gateway}\n",
-        )
-        (self.root / "etc/resolv.conf").unlink(missing_ok=True)
-        self._write("etc/resolv.conf", machine.resolv_conf())
-        self._write("etc/ssh/ssh_host_ed25519_key", self.host_key.read_text("utf-8"), mode=0o600)
-        run("chroot", str(self.root), "useradd", "--create-home", "--shell", "/bin/bash", USER)
-        self._write(f"etc/sudoers.d/{USER}", f"{USER} ALL=(ALL) NOPASSWD: ALL\n", mode=0o440)
-        self._write(f"home/{USER}/.ssh/authorized_keys", authorized_key, mode=0o600)
-        run("chroot", str(self.root), "chown", "-R", f"{USER}:{USER}", f"/home/{USER}/.ssh")
-        for name, text in self.files.items():
-            self._write(name, text)
-        if self.gpus:
-            self._write_gpus()
+    def mount(self) -> None:
+        """Mount the host's root, unless it is mounted."""
+        if os.path.ismount(self.root):
+            return
+        if not self.upper.exists():
+            self.upper.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.upper.mkdir()
+            shutil.copymode(self.lower[0], self.upper)  # the mode of the host's own `/`
+        # A lab host's disk need not outlive the machine's power: without syncing apt is twice as fast, and so is
+        # unmounting. The kernel refuses to mount again with a work folder that was used so.
+        shutil.rmtree(self.directory / "work", ignore_errors=True)
+        for part in ("work", "merged"):
+            (self.directory / part).mkdir(parents=True, exist_ok=True)
+        lower = ":".join(map(str, self.lower))
+        # redirect_dir: without it folders of a lower layer cannot be renamed, which conda and dpkg do.
+        options = f"lowerdir={lower},upperdir={self.upper},workdir={self.directory}/work,redirect_dir=on,volatile"
+        # By mount(2), which takes 4096 bytes of options; util-linux 2.39 and later use a call that takes 255.
+        mount = ("env", "LIBMOUNT_FORCE_MOUNT2=always", "mount", "-t", "overlay", f"llmprov-lab-{self.name}")
+        run(*mount, "-o", options, str(self.root))
 
-    def _write(self, name: str, text: str, mode: int = 0o644) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        path.chmod(mode)
+    def unmount(self) -> None:
+        """Unmount the host's root; it is down."""
+        with contextlib.suppress(OSError):
+            # systemd-nspawn names its lock by the root directory's inode and leaves the file behind.
+            about = self.root.stat()
+            Path(f"/run/systemd/nspawn/locks/inode-{about.st_dev}:{about.st_ino}").unlink()
+        while os.path.ismount(self.root):
+            run("umount", str(self.root))
 
-    def _write_gpus(self) -> None:
-        """Give the host NVIDIA devices for tests of detection: a PCI tree bound over sysfs by a mount unit.
+    def run_offline(self, script: str) -> None:
+        """Run a shell script as root in the host's files while the host is down, as confined as the host itself.
 
-        systemd-nspawn mounts a sysfs of its own, so a bind passed to it would be hidden; a unit also survives a reboot.
+        Raises:
+            LabError: the script failed.
         """
-        for slot, identifier in enumerate(self.gpus, start=1):
-            vendor, device = identifier.split(":")
-            where = f"var/lib/llmprov-lab/pci/0000:{slot:02x}:00.0"
-            values = {
-                "vendor": vendor,
-                "device": device,
-                "subsystem_vendor": vendor,
-                "subsystem_device": "0000",
-            }
-            for name, value in values.items():
-                self._write(f"{where}/{name}", f"0x{value}\n")
-            self._write(f"{where}/class", "0x030200\n")
-        self._write(
-            "etc/systemd/system/sys-bus-pci-devices.mount",
-            "[Unit]\nDescription=PCI devices of this lab host\nDefaultDependencies=no\n"
-            "[Mount]\nWhat=/var/lib/llmprov-lab/pci\nWhere=/sys/bus/pci/devices\nType=none\nOptions=bind\n"
-            "[Install]\nWantedBy=local-fs.target\n",
-        )
-        run("systemctl", f"--root={self.root}", "--quiet", "enable", "sys-bus-pci-devices.mount")
+        run(*self._confined("--private-network", "sh", "-eu"), stdin=script)
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -143,27 +128,31 @@ class LabHost:
         Without its own groups every host of the machine would share one, and each systemd would manage the others'
         services.
         """
+        boot = self._confined(
+            "--boot",
+            f"--hostname={self.name}",
+            f"--network-bridge={bridge}",
+            *(f"--bind-ro={path}" for path in self.binds),
+        )
+        return f"while :; do\n  {shlex.join(boot)}\n  [ $? -eq {REBOOT_EXIT_CODE} ] || exit 0\ndone\n"
+
+    def _confined(self, *arguments: str) -> list[str]:
+        """The command line of systemd-nspawn for this host, inside the host's control groups."""
         nspawn = [
             "systemd-nspawn",
             "--quiet",
-            "--boot",
             f"--directory={self.root}",
             f"--machine={self.name}",
-            f"--hostname={self.name}",
-            f"--network-bridge={bridge}",
             "--register=no",
             "--keep-unit",
             "--console=pipe",
             "--resolv-conf=off",
             "--timezone=off",
             "--link-journal=no",
-            *(f"--bind-ro={path}" for path in self.binds),
+            *arguments,
         ]
         enter = 'for group; do mkdir -p "$group" && echo $$ > "$group/cgroup.procs"; done; exec ' + shlex.join(nspawn)
-        groups = shlex.join(str(group) for group in self._control_groups())
-        return (
-            f"while :; do\n  sh -c {shlex.quote(enter)} sh {groups}\n  [ $? -eq {REBOOT_EXIT_CODE} ] || exit 0\ndone\n"
-        )
+        return ["sh", "-c", enter, "sh", *map(str, self._control_groups())]
 
     def _control_groups(self) -> Iterator[Path]:
         for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines():
@@ -240,6 +229,17 @@ class LabHost:
         lines = path.read_text("utf-8", "replace").strip().splitlines() if path.exists() else []
         return f"{' / '.join(lines[-3:]) or 'its console is silent'} ({path})"
 
+    def shut_down(self, timeout_s: float = SHUTDOWN_TIMEOUT_S) -> None:
+        """End the host's services, then the host; what does not end within `timeout_s` is killed."""
+        leader = self.leader()
+        if leader is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(leader, POWER_OFF)
+            deadline = time.monotonic() + timeout_s
+            while self.processes() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        self.stop()
+
     def stop(self) -> None:
         """Cut the host's power; safe when it is off."""
         deadline = time.monotonic() + 20
@@ -256,12 +256,7 @@ class LabHost:
     def remove(self) -> None:
         """Stop the host and remove everything of it; safe to repeat."""
         self.stop()
-        with contextlib.suppress(OSError):
-            # systemd-nspawn names its lock by the root directory's inode and leaves the file behind.
-            about = self.root.stat()
-            Path(f"/run/systemd/nspawn/locks/inode-{about.st_dev}:{about.st_ino}").unlink()
-        while os.path.ismount(self.root):
-            run("umount", str(self.root))
+        self.unmount()
         for group in self._control_groups():
             _remove_group(group)
         with contextlib.suppress(OSError):

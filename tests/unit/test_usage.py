@@ -46,6 +46,9 @@ def place(tmp_path):
         (["lab", "up", "--prefix", "fresh", "--gpu", "nonsense"], "--gpu is"),
         (["lab", "up", "--prefix", "Not-A-Prefix"], "--prefix is"),
         (["lab", "up", "--prefix", "fresh", "--network", "8.8.8.0/24"], "private range"),
+        (["lab", "up", "--from", "x", "--release", "trixie"], "leave out --release and --package"),
+        (["lab", "save", "Not/A/Name"], "a snapshot's name has"),
+        (["lab", "snapshots", "--remove", "nothing"], "there is no snapshot 'nothing'"),
         (["plan", "--no-such-option"], "No such option"),
     ],
 )
@@ -58,7 +61,19 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(cli, place, argv, words):
 
 
 @pytest.mark.parametrize(
-    "command", ["plan", "provision", "verify", "report", "lab up", "lab down", "lab status", "lab ssh"]
+    "command",
+    [
+        "plan",
+        "provision",
+        "verify",
+        "report",
+        "lab up",
+        "lab save",
+        "lab snapshots",
+        "lab down",
+        "lab status",
+        "lab ssh",
+    ],
 )
 def test_every_command_has_help_with_an_example(cli, command):
     done = cli(*command.split(), "--help")

@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from llmprov.depot.pip_config import PipConfig
-from llmprov.lab import Fleet
+from llmprov.lab.fleet import Fleet
 from tests.conftest import LLMPROV
 
 HOSTS, ALIASES, REPEATS = 8, 200, 5

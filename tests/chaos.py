@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmprov.lab import Fleet
+from llmprov.lab.fleet import Fleet
 from llmprov.model import HostReport
 from llmprov.run import outcome
 from tests.lab.conftest import PYTHON, Lab

@@ -6,13 +6,18 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from llmprov.cli import _common
-from llmprov.lab import DEFAULT_NETWORK, DEFAULT_PREFIX, Fleet, HostStatus, Snapshots
+from llmprov.lab import DEFAULT_NETWORK, DEFAULT_PREFIX
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from llmprov.lab.fleet import Fleet, HostStatus
+    from llmprov.lab.snapshot import Snapshots
 
 app = typer.Typer(help="A fleet of real Debian hosts on this machine.", no_args_is_help=True)
 
@@ -52,7 +57,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Bring up hosts, each with its own systemd, sshd, apt and reboot. Safe to repeat."""
-    fleet = Fleet(prefix)
+    fleet = _fleet(prefix)
     hosts = fleet.up(
         count,
         release,
@@ -74,7 +79,7 @@ def save(
     as_json: Json = False,
 ) -> None:
     """Save the files of a lab's hosts as a snapshot. Hosts that run are restarted."""
-    snapshot = Fleet(prefix).save(name)
+    snapshot = _fleet(prefix).save(name)
     if as_json:
         _print_json(snapshot.model_dump(mode="json"))
         return
@@ -91,7 +96,7 @@ def snapshots(
     as_json: Json = False,
 ) -> None:
     """List the snapshots of this machine, or remove some."""
-    known = Snapshots()
+    known = _snapshots()
     for name in remove:
         known.remove(name, keep_base)
         sys.stderr.write(f"snapshot {name} is gone\n")
@@ -115,7 +120,7 @@ def snapshots(
 @app.command(epilog="Example: llmprov lab status --json")
 def status(prefix: Prefix = DEFAULT_PREFIX, as_json: Json = False) -> None:
     """Show the hosts of a lab."""
-    _show(Fleet(prefix).status(), as_json)
+    _show(_fleet(prefix).status(), as_json)
 
 
 @app.command(
@@ -128,7 +133,7 @@ def ssh(
     prefix: Prefix = DEFAULT_PREFIX,
 ) -> None:
     """Log in to a host, or run a command on it."""
-    argv = Fleet(prefix).ssh_command(name, tuple(command))
+    argv = _fleet(prefix).ssh_command(name, tuple(command))
     sys.stdout.flush()
     os.execvp(argv[0], argv)
 
@@ -139,7 +144,7 @@ def down(
     keep_base: Annotated[bool, typer.Option("--keep-base", help="Keep the base tree for the next lab.")] = False,
 ) -> None:
     """Remove a lab and everything it made. Safe to repeat."""
-    existed = Fleet(prefix).down(keep_base)
+    existed = _fleet(prefix).down(keep_base)
     _common.out().print(f"lab {prefix} is gone" if existed else f"there is no lab {prefix}")
 
 
@@ -148,6 +153,8 @@ def _print_json(value: object) -> None:
 
 
 def _table(*headings: str) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading)
@@ -173,3 +180,15 @@ def _show_snapshots(rows: list[dict[str, Any]]) -> None:
         when = f"{row['saved_at'][:16].replace('T', ' ')} UTC"
         table.add_row(row["name"], ", ".join(row["hosts"]), ", ".join(row["releases"]), size, when, row["lab"])
     _common.out().print(table if rows else "there is no snapshot: `llmprov lab save` makes one")
+
+
+def _fleet(prefix: str) -> Fleet:
+    from llmprov.lab.fleet import Fleet
+
+    return Fleet(prefix)
+
+
+def _snapshots() -> Snapshots:
+    from llmprov.lab.snapshot import Snapshots
+
+    return Snapshots()

@@ -15,8 +15,5 @@ same thing.
     fleet     up, save, down, status; the inventory
 """
 
-from llmprov.lab.fleet import DEFAULT_PREFIX, Fleet, HostStatus
-from llmprov.lab.records import DEFAULT_NETWORK, Snapshot
-from llmprov.lab.snapshot import Snapshots
-
-__all__ = ["DEFAULT_NETWORK", "DEFAULT_PREFIX", "Fleet", "HostStatus", "Snapshot", "Snapshots"]
+#: The lab that is meant where no other is named, and its addresses.
+DEFAULT_PREFIX, DEFAULT_NETWORK = "lab", "10.77.0.0/24"

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from llmprov.errors import LabUnsupported, LlmprovError
-from llmprov.lab import Fleet
 from llmprov.lab.conda import installer_is_reachable
+from llmprov.lab.fleet import Fleet
 from llmprov.model import PytorchVars
 
 PREFIX, NETWORK, HOSTS = "demo", "10.77.16.0/24", 3

@@ -17,18 +17,16 @@ import yaml
 
 from llmprov.depot.pip_config import PipConfig
 from llmprov.errors import LabError, UsageError
-from llmprov.lab import base, machine, network
+from llmprov.lab import DEFAULT_NETWORK, DEFAULT_PREFIX, base, machine, network
 from llmprov.lab.conda import kit_where_needed
 from llmprov.lab.host import LabHost
 from llmprov.lab.identity import USER
 from llmprov.lab.lock import held
-from llmprov.lab.records import DEFAULT_NETWORK, STATE, HostRecord, LabRecord, Snapshot, Tree, new_layer, write_record
+from llmprov.lab.records import STATE, HostRecord, LabRecord, Snapshot, Tree, new_layer, write_record
 from llmprov.lab.snapshot import MAX_LAYERS, Snapshots
 
 if TYPE_CHECKING:
     from llmprov.lab.conda.standin import CondaKit
-
-DEFAULT_PREFIX = "lab"
 
 
 @dataclass(frozen=True)

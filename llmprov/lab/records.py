@@ -9,8 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from llmprov.errors import UsageError
-
-DEFAULT_NETWORK = "10.77.0.0/24"
+from llmprov.lab import DEFAULT_NETWORK
 
 #: Labs belong to the machine, not to a user: bridges and mounts are the machine's too.
 STATE = Path("/var/lib/llmprov/lab")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from llmprov.errors import LabUnsupported
-from llmprov.lab import Fleet
+from llmprov.lab.fleet import Fleet
 from llmprov.lab.host import LabHost
 from llmprov.lab.machine import require_lab_support
 from tests.conftest import LLMPROV

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from llmprov.lab import Fleet
+from llmprov.lab.fleet import Fleet
 from tests.conftest import LLMPROV, ROOT
 from tests.lab import nvidia_repository
 from tests.lab.conftest import PYTHON, Lab

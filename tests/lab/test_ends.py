@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from llmprov.lab import Fleet
+from llmprov.lab.fleet import Fleet
 from tests.conftest import LLMPROV
 from tests.lab.cable import bad_cable
 from tests.lab.conftest import PYTHON, Lab

@@ -8,7 +8,7 @@ import re
 import jsonschema
 import pytest
 
-from llmprov.lab import Fleet
+from llmprov.lab.fleet import Fleet
 from llmprov.model import HostReport
 from llmprov.run.outcome import exit_code
 from tests.chaos import SMALL, chaos

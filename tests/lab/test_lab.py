@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmprov.errors import LabError, UsageError
-from llmprov.lab import Fleet
+from llmprov.lab.fleet import Fleet
 from llmprov.lab.host import LabHost
 from tests.conftest import LLMPROV
 from tests.lab.conftest import PYTHON

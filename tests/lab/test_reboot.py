@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from llmprov.lab import Fleet
+from llmprov.lab.fleet import Fleet
 from tests.conftest import LLMPROV, ROOT
 from tests.lab.conftest import PYTHON, Lab
 

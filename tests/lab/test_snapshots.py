@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from llmprov.errors import LabError, UsageError
-from llmprov.lab import Fleet, Snapshots
+from llmprov.lab.fleet import Fleet
+from llmprov.lab.snapshot import Snapshots
 from tests.conftest import LLMPROV
 from tests.lab.conftest import PYTHON, Lab, Run
 
@@ -206,7 +207,8 @@ def test_a_lab_from_a_snapshot_is_saved_and_outlives_both(saved, started):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from llmprov.lab import Fleet, Snapshots
+from llmprov.lab.fleet import Fleet
+from llmprov.lab.snapshot import Snapshots
 from llmprov.lab.host import LabHost
 
 def killed(owner, name, after):

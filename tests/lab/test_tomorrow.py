@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llmprov.lab import Fleet
+from llmprov.lab.fleet import Fleet
 from tests.conftest import LLMPROV
 from tests.lab.conftest import PYTHON, Lab, Ran
 

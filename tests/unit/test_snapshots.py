@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from llmprov.errors import LabError, UsageError
-from llmprov.lab import Fleet, Snapshot, Snapshots
+from llmprov.lab.fleet import Fleet
 from llmprov.lab.lock import held
-from llmprov.lab.records import HostRecord, LabRecord, Tree, write_record
+from llmprov.lab.records import HostRecord, LabRecord, Snapshot, Tree, write_record
+from llmprov.lab.snapshot import Snapshots
 
 
 def snapshot(name: str, **layers: str) -> Snapshot:

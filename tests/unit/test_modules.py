@@ -336,7 +336,7 @@ def test_versions_are_compared_by_their_numbers(driver_module):
 
 
 def test_dnfs_list_of_what_it_leaves_alone_is_read(files, tmp_path, monkeypatch):
-    observe = load("llmprov_observe", ROOT / "roles/preflight/library/llmprov_observe.py")
+    observe = load("llmprov_observe", ROOT / "roles/preflight/files/observe.py")
     listed = tmp_path / "versionlock.list"
     listed.write_text(
         "# Added lock on Mon Nov 23 2026\nnvidia-driver-cuda-3:580.95.05-1.el9.*\nkmod-nvidia-open-dkms-3:580.95.05-1.el9.*\n"
@@ -409,7 +409,7 @@ def test_a_rebuild_keeps_the_build_before_until_it_is_settled_or_gone_back_to(en
 
 
 def test_environments_are_found_and_installations_of_conda_are_none(files, tmp_path):
-    observe = load("llmprov_observe", ROOT / "roles/preflight/library/llmprov_observe.py")
+    observe = load("llmprov_observe", ROOT / "roles/preflight/files/observe.py")
     for name in ("conda/conda-meta", "base/conda-meta", "base/condabin", "data", "venv", ".llmprov/llm.1/conda-meta"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "venv/pyvenv.cfg").write_text("")

@@ -18,6 +18,7 @@ lifetime.tether()
 #: Action plugin -> the module here that has it. An action's imports are its own, so that a plan does not load a depot.
 MODULES = {
     "llmprov_plan": "observe",
+    "llmprov_observe": "observe",
     "llmprov_hold": "hold",
     "llmprov_uv": "install",
     "llmprov_environment": "install",

@@ -8,7 +8,7 @@ from typing import Any
 from llmprov.plan import reboot
 from llmprov.run import payload_run
 from llmprov.run.actions.hold import hold_alone
-from llmprov.run.actions.observe import observe
+from llmprov.run.actions.observe import observed
 from llmprov.run.actions.planned import Planned, Result, Variables, guarded, module_of
 from llmprov.run.actions.verify import payload_arguments
 
@@ -22,7 +22,7 @@ def gate(action: Any, task_vars: Variables) -> Result:
     planned = Planned.of(task_vars)
     deadline = time.monotonic() + GATE_WAIT_S
     while True:
-        seen, problem = observe(action, task_vars, planned.desired)
+        seen, problem = observed(action, task_vars, planned.desired)
         if seen is None:
             return problem
         wrong = reboot.problems(planned.desired, planned.seen, seen)

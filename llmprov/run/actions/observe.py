@@ -16,7 +16,7 @@ from llmprov.model import Desired, Observation
 from llmprov.plan import decide, reboot, specs, to_build
 from llmprov.plan import jupyter as jupyter_plan
 from llmprov.plan.decide import planned_driver
-from llmprov.run import environment_file, lock_file, variables
+from llmprov.run import environment_file, lock_file, programs, variables
 from llmprov.run.actions.planned import Result, Variables
 
 
@@ -32,7 +32,7 @@ def plan(action: Any, task_vars: Variables) -> Result:
     rebuild = bool(task_vars.get("__llmprov_rebuild"))
     # A run that only converges has no use for the files of packages: what it verifies is observed again.
     files = "all" if rebuild else str(task_vars.get("__llmprov_files", "quick"))
-    seen, problem = observe(action, task_vars, desired, files)
+    seen, problem = observed(action, task_vars, desired, files)
     if seen is None:
         return problem
     planned = decide(desired, seen, lock, rebuild)
@@ -67,7 +67,18 @@ def driver(desired: Desired, seen: Observation) -> Result:
 NO_RESULT = ("Module result deserialization failed", "MODULE FAILURE", "Task failed: Module failed")
 
 
-def observe(
+#: The program that looks at a host. Ansible loads this once, before it forks for each host.
+PROGRAM = programs.packed("observe", "llmprov_host", "llmprov_files")
+
+
+def observe(action: Any, task_vars: Variables, **asked: Any) -> Result:
+    """What a host's own Python sees there, as it says it; what is asked beyond the system is in `asked`."""
+    arguments = programs.arguments_of(PROGRAM, asked)
+    answer: Result = action._execute_module(module_name="llmprov_program", module_args=arguments, task_vars=task_vars)
+    return answer
+
+
+def observed(
     action: Any, task_vars: Variables, desired: Desired, files: str = "none"
 ) -> tuple[Observation | None, Result]:
     """What is on the host; where it cannot be observed, None and the failing result of the task."""
@@ -85,7 +96,7 @@ def observe(
         "files": files,
     }
     asked = time.time()
-    answer = action._execute_module(module_name="llmprov_observe", module_args=args, task_vars=task_vars)
+    answer = observe(action, task_vars, **args)
     answered = time.time()
     if "observation" not in answer:
         if _lacks_python(answer):

@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """Observe a host: one call, standard library only, Python 3.9 and later. Changes nothing, never imports torch."""
 
 from __future__ import annotations
@@ -13,23 +12,8 @@ import struct
 import sys
 import time
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.llmprov_files import MOST, altered
 from ansible.module_utils.llmprov_host import PREFIX_RECORD, conda_prefix, environment, read, read_json, run
-
-DOCUMENTATION = r"""
-module: llmprov_observe
-short_description: Observe what is on a host
-description: One round trip, no facts, no change. Reads files where it can and runs few programs.
-options:
-  env_paths: {type: list, elements: str, default: [], description: Environments to look into.}
-  conda_prefix_path: {type: str, default: "", description: Where conda should lie.}
-  uv_path: {type: str, default: "", description: Where uv should lie.}
-  kernel_folders: {type: list, elements: str, default: [], description: Where Jupyter kernels are registered.}
-  env_folders: {type: list, elements: str, default: [], description: Where environments may lie that nobody declared.}
-  files: {type: str, choices: [none, quick, all], default: none, description: "What packages' files are looked at."}
-author: [llmprov]
-"""
 
 NVIDIA = "10de"
 #: First digits of a PCI class: VGA and 3D controllers, and bridges of the kind NVSwitches are.
@@ -376,7 +360,13 @@ def cpu_model():
     return match.group(1).strip()[:200] if match else ""
 
 
-def observe(env_paths, conda_prefix_path, uv_path, kernel_folders, env_folders, files):
+def observe(env_paths=(), conda_prefix_path="", uv_path="", kernel_folders=(), env_folders=(), files="none"):
+    """What is on the host.
+
+    env_paths: environments to look into. conda_prefix_path, uv_path: where conda and uv should lie.
+    kernel_folders: where Jupyter kernels are registered. env_folders: where environments may lie that nobody declared.
+    files: what packages' files are looked at: "none", "quick" (their sizes) or "all" (their content).
+    """
     uv = run(uv_path, "--version").split() if uv_path else []
     devices, held = pci_devices(), held_packages()
     return {
@@ -406,20 +396,5 @@ def observe(env_paths, conda_prefix_path, uv_path, kernel_folders, env_folders, 
     }
 
 
-def main():
-    module = AnsibleModule(
-        argument_spec={
-            "env_paths": {"type": "list", "elements": "str", "default": []},
-            "conda_prefix_path": {"type": "str", "default": ""},
-            "uv_path": {"type": "str", "default": ""},
-            "kernel_folders": {"type": "list", "elements": "str", "default": []},
-            "env_folders": {"type": "list", "elements": "str", "default": []},
-            "files": {"type": "str", "choices": ["none", "quick", "all"], "default": "none"},
-        },
-        supports_check_mode=True,
-    )
-    module.exit_json(changed=False, observation=observe(**module.params))
-
-
-if __name__ == "__main__":
-    main()
+def main(**asked):
+    return {"changed": False, "observation": observe(**asked)}

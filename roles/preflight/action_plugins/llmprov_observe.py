@@ -1,0 +1,1 @@
+llmprov_plan.py

@@ -65,7 +65,18 @@ class LabHost:
         """Make the host's files and mount its root; safe to repeat."""
         self.mount()
         if not self.host_key.exists():
-            identity.write(self, authorized_key)
+            self._write_identity(authorized_key)
+
+    def _write_identity(self, authorized_key: str) -> None:
+        """Give the host its identity; it is complete when its key has its name."""
+        key = self.directory / ".ssh_host_key"
+        if key.exists():
+            self.stop()  # a killed `up` may have left the script running
+            key.unlink()
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", str(key))
+        self.run_offline(identity.script(self, authorized_key, key.read_text("utf-8")))
+        key.with_suffix(".pub").rename(self.host_key.with_suffix(".pub"))
+        key.rename(self.host_key)
 
     def mount(self) -> None:
         """Mount the host's root, unless it is mounted."""

@@ -8,12 +8,38 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from llmprov.lab import machine
 
-if TYPE_CHECKING:
-    from llmprov.lab.host import LabHost
+
+class Named(Protocol):
+    """What of a host its identity is made of (`LabHost`)."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def address(self) -> str:
+        """Its IPv4 address."""
+
+    @property
+    def gateway(self) -> str:
+        """Its gateway's IPv4 address."""
+
+    @property
+    def lower(self) -> tuple[Path, ...]:
+        """What its files are read from; more than one tree where it comes from a snapshot."""
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """PCI ids of the NVIDIA devices that it shows."""
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Further files of its own: path -> text."""
+
 
 #: The account the inventory logs in with: no root login, password-less sudo, as on a cloud image.
 USER = "admin"
@@ -36,23 +62,7 @@ put() { mkdir -p "$(dirname "$2")"; rm -f "$2"; printf %s "$3" > "$2"; chmod "$1
 """
 
 
-def write(host: LabHost, authorized_key: str) -> None:
-    """Give a host its identity; it is complete when `host.host_key` exists.
-
-    Raises:
-        LabError: the host's files do not take it.
-    """
-    key = host.directory / ".ssh_host_key"
-    if key.exists():
-        host.stop()  # a killed `up` may have left the script running
-        key.unlink()
-    machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", str(key))
-    host.run_offline(script(host, authorized_key, key.read_text("utf-8")))
-    key.with_suffix(".pub").rename(host.host_key.with_suffix(".pub"))
-    key.rename(host.host_key)
-
-
-def script(host: LabHost, authorized_key: str, host_key: str) -> str:
+def script(host: Named, authorized_key: str, host_key: str) -> str:
     """The shell script that writes the identity."""
     files = {
         "etc/hostname": f"{host.name}\n",

@@ -7,6 +7,7 @@ observation   what is on a host
 plan          what would be done about the difference
 verification  what the payload saw
 report        one host's row, and the fleet's
+history       what runs over time have to say
 """
 
 from llmprov.model.artifact import Artifact

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -14,12 +14,10 @@ from rich.text import Text
 
 from llmprov.knowledge import FIGURES
 from llmprov.model import Status
+from llmprov.model.history import Diff, Trouble
 from llmprov.report import compare
 from llmprov.report.terminal import STYLES
 from llmprov.text import number, plain
-
-if TYPE_CHECKING:
-    from llmprov.store.trends import Diff, Trouble
 
 HEADLINE = "train.tokens_per_s"
 BARS = "▁▂▃▄▅▆▇█"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from statistics import median
@@ -11,63 +10,16 @@ from typing import Any
 
 from llmprov.knowledge import FIGURES
 from llmprov.model import FleetReport, Status
+from llmprov.model.history import TURNS, Diff, Trouble
 from llmprov.model.report import Change, Changes
 from llmprov.report import EFFECT
 from llmprov.report.compare import Baseline, Reading
 from llmprov.store.history import SILENT, History, started_of
 
-#: Runs looked back on for flapping, and turns within them that make a host flap.
-LOOK_BACK, TURNS = 10, 3
+#: Runs looked back on for flapping.
+LOOK_BACK = 10
 
 _ORDER = [status.value for status in Status]
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """A host that does not pass, or that comes and goes; `since` is None for one that passes just now."""
-
-    host: str
-    status: str
-    since: datetime | None
-    turns: int
-
-    @property
-    def flaps(self) -> bool:
-        """Whether it comes and goes rather than stays."""
-        return self.turns >= TURNS
-
-
-@dataclass
-class Diff:
-    """What is otherwise in run `after` than in run `before`."""
-
-    before: str
-    after: str
-    worse: list[Change] = field(default_factory=list)
-    better: list[Change] = field(default_factory=list)
-    new: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
-    #: Host -> name -> (version before, version after).
-    versions: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
-    #: Host -> id -> (status before, status after) of checks; "" where a check did pass.
-    findings: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
-    #: Host -> key -> relative change of the median of its devices, where it matters.
-    figures: dict[str, dict[str, float]] = field(default_factory=dict)
-    #: Description of a cohort -> key -> relative change of its median, where it matters.
-    cohorts: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    @property
-    def regressed(self) -> bool:
-        """Whether anything got worse: a status, or a figure by more than matters."""
-        slower = [change for moved in (*self.figures.values(), *self.cohorts.values()) for change in moved.values()]
-        return bool(self.worse) or any(change < 0 for change in slower)
-
-    def document(self) -> dict[str, Any]:
-        """For machines."""
-        plain = asdict(self)
-        for kind in ("worse", "better"):
-            plain[kind] = [change.model_dump(mode="json") for change in getattr(self, kind)]
-        return {**plain, "regressed": self.regressed}
 
 
 def compare_statuses(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[list[Change], list[Change]]:

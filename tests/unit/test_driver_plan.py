@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +13,6 @@ from llmprov.model import Kind, NvidiaDriverVars, Observation
 from llmprov.plan import decide, driver_plan
 from llmprov.plan.decide import planned_driver
 from llmprov.plan.driver_choice import fill, source_of
-from tests import rendered
 from tests.unit.builders import desired, gpu, observed
 
 VERSION = "535.261.03"
@@ -335,12 +333,3 @@ def test_a_host_as_declared_gets_no_action(wanted, identifier, system):
     assert again.choice == told.choice
     unloaded = seen.model_copy(update={"driver": seen.driver.model_copy(update={"module_version": None})})
     assert driver_plan.decide(wanted, "", unloaded)[0].kind is Kind.REBOOT
-
-
-# -- what the role does on systems that cannot be booted here ----------------------------------------------------
-
-
-@pytest.mark.parametrize("name", rendered.CASES)
-def test_the_role_does_what_was_written_down(name):
-    recorded = yaml.safe_load(rendered.RECORDED.read_text("utf-8"))
-    assert rendered.rendered(*rendered.CASES[name]) == recorded[name], "`python -m tests.rendered` writes it down anew"

@@ -304,7 +304,8 @@ def test_no_plan_pairs_what_the_tables_rule_out(wanted, ids, system, tag, secure
     variant = plan.pytorch_variant
     if variant and variant.startswith("cu"):
         assert int(choice.branch) >= vendor_facts.lowest_driver(variant)[0]
-        assert all(vendor_facts.runs(variant, identifier) for identifier in ids)
+        # Which cards cu132 has code for, the tables do not know: test_plan.py has that.
+        assert variant == "cu132" or all(vendor_facts.runs(variant, identifier) for identifier in ids)
 
 
 @settings(max_examples=200)

@@ -47,7 +47,7 @@ def lowest_driver(tag: str) -> tuple[int, ...]:
 def runs(tag: str, device: str) -> bool:
     """Whether wheels of a CUDA version have code for a card, from PyTorch 2.11 on.
 
-    Those of CUDA 12.6 end with Hopper. Those of CUDA 12.8 and later begin with Turing.
+    Those of CUDA 12.6 end with Hopper. Those of CUDA 12.8 and later begin with Turing; CUDA 13 has no compiler for older cards.
     """
     if tag == "cu126":
         return ARCHITECTURE[device] != "Blackwell"

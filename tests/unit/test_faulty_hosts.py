@@ -12,6 +12,8 @@ from llmprov.model import CheckStatus
 from llmprov.report import causes, simulate
 from tests.unit.check_ids import patterns
 from tests.unit.faulty_hosts import FAULTS, FaultyHost, reported
+from tests.unit.machines import ADDRESSES, DRIVER
+from tests.unit.test_health import CORPUS, captures
 
 SOUND = 9
 
@@ -129,3 +131,74 @@ def test_a_simulated_fault_is_a_finding_that_a_host_can_have(reports):
 def test_a_simulated_check_is_one_that_the_product_makes():
     made = {re.sub(r"^gpu\d+", "gpu*", check.id) for row in simulate.fleet(120, 3).rows for check in row.checks}
     assert not [name for name in made if not any(fnmatchcase(name, pattern) for pattern in patterns())]
+
+
+# -- captures of real machines, read in place where they lie -------------------------------------------------------
+
+#: Name of a capture, what is changed in it, whether the captured kernel log comes with it, what a person says, what to do.
+CAPTURED = [
+    ("a10g", "<remapped_row_failure>No<", "<remapped_row_failure>Yes<", False, "memory of GPU 0", "replaced"),
+    (
+        "a100-sxm4-v12",
+        "<dram_uncorrectable>0<",
+        "<dram_uncorrectable>2<",
+        False,
+        "memory errors",
+        "gpu-reset -i 0000:01:00.0'",
+    ),
+    # The card of this machine, at the address that the log names.
+    (
+        "a100-sxm4-v12",
+        "00000000:01:00.0",
+        "00000000:9B:00.0",
+        True,
+        "GPU 0 stopped answering",
+        "gpu-reset -i 0000:9b:00.0'",
+    ),
+]
+
+
+def captured(folder, text, log):
+    """The row of a host whose nvidia-smi prints a text, and whose kernel has a log."""
+    host = FaultyHost(folder / "host")
+    host.declared |= {"expected_gpu_count": None, "expected_gpu_model": None, "gpu_rows": {}}
+    for address in (*ADDRESSES, "0000:05:00.0"):
+        host.made.file(f"/sys/bus/pci/devices/{address}/vendor", "0x8086")
+    driver = re.search("<driver_version>(.+)</driver_version>", text).group(1)
+    host.made.file("/proc/driver/nvidia/version", f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Release")
+    host.made.remove(f"/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.{DRIVER}")
+    (folder / "smi.xml").write_text(text, "utf-8")
+    host.made.program("nvidia-smi", f'case "$*" in "-q -x") cat {folder}/smi.xml;; esac')
+    host.made.program("dmesg", f"cat {log}" if log else "echo '[0.0] Linux version 6.1'")
+    (row,) = reported({"bad0": host}).hosts
+    return row
+
+
+@captures
+@pytest.mark.parametrize(("name", "was", "now", "log", "says", "do"), CAPTURED)
+def test_a_fault_in_what_a_real_machine_printed(tmp_path, name, was, now, log, says, do):
+    text = (CORPUS / f"nvidia-smi/{name}.xml").read_text("utf-8")
+    assert was in text
+    cause = captured(tmp_path, text.replace(was, now, 1), CORPUS / "dmesg/xid-119.log" if log else None).cause
+    assert re.search(says, cause.says)
+    assert re.search(do, f"{cause.what} {cause.command}")
+    assert cause.drain
+
+
+NARROW = "a cloud guest does not show the port above its card, which has eight lanes: the card is called badly seated"
+
+
+@captures
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a100-sxm4-v12",
+        "quadro-p400",
+        "rtx-3080-v13",
+        pytest.param("a10g", marks=pytest.mark.xfail(strict=True, reason=NARROW)),
+        pytest.param("tesla-t4", marks=pytest.mark.xfail(strict=True, reason=NARROW)),
+    ],
+)
+def test_a_real_machine_without_a_fault_keeps_its_jobs(tmp_path, name):
+    cause = captured(tmp_path, (CORPUS / f"nvidia-smi/{name}.xml").read_text("utf-8"), None).cause
+    assert cause is None or not cause.drain, cause

@@ -15,10 +15,10 @@ ROLE = Path(__file__).parents[1] / "roles" / "nvidia_driver"
 def rendered(seen: Observation, declared: dict[str, Any]) -> list[dict[str, Any]]:
     """Every task that would run on the host, with its arguments as Ansible fills them in."""
     # Ansible is imported only now: torch._dynamo, which other tests import, does not survive its patch of sys.intern.
-    from llmprov.run import actions
+    from llmprov.run.actions import observe
 
     wanted: Desired = desired(nvidia_driver={"state": "present", **declared}, pytorch={"variant": "cpu"})
-    plan = {"nvidia_driver": actions.driver(wanted, seen), "observation": seen.model_dump(mode="json")}
+    plan = {"nvidia_driver": observe.driver(wanted, seen), "observation": seen.model_dump(mode="json")}
     variables = {
         **{f"nvidia_driver_{name}": value for name, value in wanted.nvidia_driver.model_dump().items()},
         "__llmprov_plan": plan,

@@ -9,12 +9,10 @@ import jsonschema
 import pytest
 
 from llmprov.lab.fleet import Fleet
-from llmprov.model import HostReport
-from llmprov.run.outcome import exit_code
 from tests.chaos import SMALL, chaos
 from tests.conftest import ROOT
 from tests.lab.conftest import PYTHON, Lab
-from tests.lab.faults import FAULTS
+from tests.lab.faults import FAULTS, first_code, row_code
 
 ADDRESSES = "10.77.39.0/24"
 SCHEMA = json.loads((ROOT / "docs/schema/fleet.schema.json").read_text("utf-8"))
@@ -73,7 +71,14 @@ def test_every_host_has_a_row_and_the_sound_one_passes(a_round, fleet):
     assert sorted(during.statuses()) == sorted(names(fleet))
     for name in set(names(fleet)) - set(faulty):
         assert during.statuses()[name] in ("pass", "warn"), during.row(name)["summary"]
-    assert during.code == exit_code([HostReport.model_validate(row) for row in during.fleet["hosts"]])
+
+
+def test_the_exit_code_is_the_documented_one(a_round):
+    faulty, during, _ = a_round
+    assert during.code == first_code(FAULTS[fault].exit_code for fault in faulty.values())
+    assert during.fleet["exit_code"] == during.code
+    codes = {name: row_code(during.row(name)) for name in faulty}
+    assert codes == {name: FAULTS[fault].exit_code for name, fault in faulty.items()}
 
 
 @pytest.mark.parametrize("number", range(HOSTS - 1))

@@ -12,9 +12,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from llmprov.report import files
 from tests.conftest import LLMPROV, ROOT
 from tests.lab.conftest import PYTHON, VARIABLES
+from tests.unit.builders import RENDERED
 
 SCHEMA = json.loads((ROOT / "docs/schema/fleet.schema.json").read_text("utf-8"))
 
@@ -46,7 +46,7 @@ def test_the_report_is_complete_valid_and_private(llmprov, inventory, tmp_path):
     assert stat.S_IMODE(run.stat().st_mode) == 0o700
     names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
     hosts = {"hosts/test1.json", "hosts/test2.json"}
-    assert names == {"run.json", "declared.json", "fleet.json", "events.jsonl", *hosts, *files.RENDERERS}
+    assert names == {"run.json", "declared.json", "fleet.json", "events.jsonl", *hosts, *RENDERED}
     assert json.loads((run / "fleet.json").read_text()) == ran.fleet
 
 

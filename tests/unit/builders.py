@@ -10,6 +10,9 @@ from llmprov.plan import specs
 
 ENV = "/opt/llmprov/envs/llm"
 
+#: The forms of a report in a run directory, as docs/report.md lists them.
+RENDERED = {"report.html", "report.md", "junit.xml", "metrics.prom"}
+
 
 def desired(**roles: dict[str, Any]) -> Desired:
     """A desired state with a virtual environment, unless told otherwise."""

@@ -1,4 +1,7 @@
-"""From findings to one cause and one next step: every rule seen to fire, and commands that can be pasted."""
+"""From findings to one cause and one next step: which comes first, and commands that can be pasted.
+
+`test_faulty_hosts.py` has each rule on hosts that show its fault.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ import shlex
 
 import pytest
 
-from llmprov.knowledge import CAUSES, XIDS
+from llmprov.knowledge import XIDS
 from llmprov.model import Check, Device, RunInfo, Status
 from llmprov.model.report import Step
-from llmprov.payload.health.xid import ACTIONS
 from llmprov.report import aggregate, causes, figures, simulate
 from tests.unit.builders import row, run_info
+from tests.unit.faulty_hosts import FaultyHost
 
 RUN = run_info().model_copy(update={"inventory": ["my fleet.yml"]})
 DEVICE = Device(label="gpu3", address="0000:1b:00.0")
@@ -28,63 +31,14 @@ def cause(*checks: Check, host: str = "node7", run: RunInfo = RUN, **more: objec
 
 SLOW = found("cohort.gpu3.train.tokens_per_s", "warn")
 
-EXAMPLES = {
-    "computes_differently": [found("cohort.gpu3.gradients.digest")],
-    "memory_worn_out": [found("gpu3.row_remap")],
-    "fell_off_the_bus": [found("gpu3.xid.79")],
-    "mechanical": [found("gpu3.xid.54")],
-    "vendor_error": [found(f"gpu3.xid.{next(n for n, r in XIDS.items() if r.get('action') == 'CONTACT_SUPPORT')}")],
-    "driver_torn": [found("driver.versions")],
-    "asks_for_reboot": [found("gpu3.recovery", measured="reboot")],
-    "no_module_at_next_boot": [found("driver.next_kernel", "warn")],
-    "nvlink": [found("gpu3.nvlink")],
-    "uncorrectable_memory": [found("gpu3.ecc_volatile")],
-    "gpu_hangs": [found("gpu3.xid.119")],
-    "fabric_manager": [found("fabric.manager")],
-    "missing_gpus": [found("gpu.count")],
-    "pcie_seating": [found("gpu3.pcie_width"), SLOW],
-    "power_brake": [found("gpu3.train.held_back", "warn", measured="hardware power brake in 40 of 40 readings"), SLOW],
-    "heat": [found("gpu3.clocks", measured="hw_thermal_slowdown"), SLOW],
-    "hardware_slowdown": [found("gpu3.clocks", measured="hw_slowdown")],
-    "power_limit": [found("gpu3.power_limit", "warn"), SLOW],
-    "disk_full": [found("disk.root", "warn")],
-    "package_damaged": [found("import.numpy")],
-    "drifted": [found("declared.pytorch")],
-    "in_use": [found("gpu3.processes", "warn"), SLOW],
-    "processors": [found("cpu.governor", "warn"), found("cohort.train.tokens_per_s", "warn")],
-    "stage_died": [found("payload.device.gpu3")],
-    "slow_card": [SLOW],
-    "slow_like_its_group": [found("cohort.train.tokens_per_s", "warn", evidence="z -9; in common: group rack2")],
-    "by_hand": [found("drift.packages", "warn")],
-    "slow_host": [found("cohort.train.tokens_per_s", "warn")],
-}
 
-
-def test_every_rule_has_an_example():
-    assert set(EXAMPLES) == {rule.id for rule in CAUSES}
-    assert len(CAUSES) == len({rule.id for rule in CAUSES})
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_rule_fires_and_says_what_to_do(name):
-    told = cause(*EXAMPLES[name])
-    assert told is not None
-    assert told.id == name
-    assert told.step is not Step.NOTHING
-    assert told.what
-    assert told.checks
-    assert "{" not in told.says + told.what + told.command
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_rule_is_quiet_where_all_passed(name):
-    sound = [Check(id=check.id, status="pass", measured=check.measured) for check in EXAMPLES[name]]
-    assert causes.find(row("a", Status.PASS, checks=sound), RUN) is None
-
-
-@pytest.mark.parametrize("name", ["power_limit", "in_use", "processors"])
-def test_what_only_explains_slowness_is_no_cause_of_anything_else(name):
-    assert cause(EXAMPLES[name][0]).id != name
+@pytest.mark.parametrize(
+    ("finding", "explains"),
+    [("gpu3.power_limit", "power_limit"), ("gpu3.processes", "in_use"), ("cpu.governor", "processors")],
+)
+def test_what_only_explains_slowness_is_no_cause_of_anything_else(finding, explains):
+    assert cause(found(finding, "warn"), SLOW).id == explains
+    assert cause(found(finding, "warn")).id != explains
 
 
 def test_the_cause_comes_before_its_symptom():
@@ -95,10 +49,14 @@ def test_the_cause_comes_before_its_symptom():
 
 
 @pytest.mark.parametrize("number", sorted(XIDS, key=int))
-def test_every_xid_that_fails_has_a_cause(number):
-    action = XIDS[number].get("action") or XIDS[number].get("investigate") or ""
-    if ACTIONS.get(action, ("warn", ""))[0] == "fail":
-        assert cause(found(f"gpu3.xid.{number}")) is not None, action
+def test_every_xid_that_fails_has_a_cause_and_drains_its_host(number, tmp_path):
+    host = FaultyHost(tmp_path / "host")
+    host.kernel_says(f"NVRM: Xid (PCI:0000:43:00): {number}, pid=1")
+    checks = [Check(**one) for one in host.found[1] if one["status"] == "fail"]
+    if checks:
+        told = cause(*checks)
+        assert (told.checks, told.drain) == ([f"gpu1.xid.{number}"], True)
+        assert told.id != told.checks[0]
 
 
 def test_commands_can_be_pasted_whatever_the_names_are():

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from llmprov.errors import LlmprovError, UsageError
 from llmprov.model import Status
-from llmprov.report import aggregate, files
+from llmprov.report import aggregate
 from llmprov.run.directory import RunDirectory, encode_name, find_run, load_fleet
-from tests.unit.builders import row, run_info
+from tests.unit.builders import RENDERED, row, run_info
 
 names = st.text(min_size=1, max_size=300)
 
@@ -38,7 +38,7 @@ def test_a_run_is_private_and_whole(tmp_path):
     assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
     fleet = aggregate.fleet(run_info(), [row("rack1/gpu ü", Status.PASS)], lambda _: 0, [])
     directory.write_fleet(fleet)
-    assert {p.name for p in directory.path.iterdir()} == {"hosts", "fleet.json", "run.json", *files.RENDERERS}
+    assert {p.name for p in directory.path.iterdir()} == {"hosts", "fleet.json", "run.json", *RENDERED}
     assert [p.name for p in (directory.path / "hosts").iterdir()] == ["rack1%2Fgpu%20%C3%BC.json"]
     assert load_fleet(find_run("latest", tmp_path / "runs")) == fleet
 

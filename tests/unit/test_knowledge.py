@@ -7,6 +7,7 @@ import re
 import pytest
 
 from llmprov.knowledge import GPUS, SUPPORTED_OS, architecture_runs_on, driver_floor, gpu_by_id, tables, torch_release
+from tests.unit import vendor_facts
 
 
 @pytest.mark.parametrize("name", ["gpus", "torch", "drivers", "hosts"])
@@ -49,3 +50,16 @@ def test_lookups():
     assert torch_release("2.13.1", "x86_64").tags["cu132"] is None
     assert torch_release("9.9", "x86_64") is None
     assert "12" in SUPPORTED_OS["debian"]
+
+
+def test_the_tables_agree_with_what_vendors_publish():
+    assert set(GPUS) == set(vendor_facts.ARCHITECTURE)
+    for identifier, gpu in GPUS.items():
+        architecture = vendor_facts.ARCHITECTURE[identifier]
+        assert set(gpu.flavours) == vendor_facts.MODULES[architecture], identifier
+        assert gpu.first_branch == vendor_facts.FIRST_BRANCH.get(architecture)
+        assert gpu.last_branch == vendor_facts.LAST_BRANCH.get(architecture)
+    for release, tags in vendor_facts.WHEELS.items():
+        assert set(torch_release(release, "x86_64").tags) == tags
+        for tag in tags:
+            assert tuple(map(int, driver_floor(tag).split("."))) == vendor_facts.lowest_driver(tag)

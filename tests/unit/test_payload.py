@@ -14,6 +14,7 @@ import pytest
 from llmprov.model import Verification, VerifyVars
 from llmprov.payload import classifier, language_model, packages, tasks, torch_build
 from llmprov.payload.__main__ import NOTHING_DECLARED
+from llmprov.report import simulate
 from llmprov.run.payload_run import read, zipapp
 from tests.conftest import ROOT
 
@@ -61,6 +62,10 @@ def test_a_sound_installation_trains(archive):
     assert figures["cpu", "train.tokens_per_s"].value > 0
     assert len(figures["cpu", "train.step_time_ms"].samples) == 20
     assert set(document.digests) == {"cpu.matmul", "cpu.loss", "cpu.gradients"}
+    # Simulated hosts of the same kind show no figure that a real one does not.
+    made = next(row for row in simulate.fleet(300, 1, faults=0).rows if row.device == "cpu")
+    assert {(m.device, m.key) for m in made.measurements} <= set(figures)
+    assert set(made.digests) == set(document.digests)
 
 
 def test_the_gate_asks_for_every_gpu_and_for_nothing_else(archive):

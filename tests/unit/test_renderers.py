@@ -15,7 +15,7 @@ from llmprov.model import CheckStatus, FleetReport, Status
 from llmprov.report import aggregate, document, figures, files, html, simulate, terminal, timeline
 from llmprov.run import outcome
 from tests.conftest import ROOT
-from tests.unit.builders import row, run_info
+from tests.unit.builders import RENDERED, row, run_info
 
 SCHEMA = json.loads((ROOT / "docs/schema/fleet.schema.json").read_text("utf-8"))
 
@@ -141,7 +141,7 @@ def test_a_simulated_fleet_is_reported_like_any_other(cli, tmp_path):
     done = cli("report", "--simulate", "30", "--seed", "4", "--out", "made")
     (run,) = (tmp_path / "made").iterdir()
     names = {path.name for path in run.iterdir()}
-    assert names == {"fleet.json", "run.json", "hosts", *files.RENDERERS}
+    assert names == {"fleet.json", "run.json", "hosts", *RENDERED}
     again = cli("report", run.name, "--runs", "made", "--format", "md")
     assert again.stdout == (run / "report.md").read_text("utf-8")
     assert again.returncode == done.returncode

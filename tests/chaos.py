@@ -20,13 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-<<<<<<< HEAD
 from llmprov.lab.fleet import Fleet
-from llmprov.model import HostReport
-from llmprov.run import outcome
-=======
-from llmprov.lab import Fleet
->>>>>>> mirror
 from tests.lab.conftest import PYTHON, Lab
 from tests.lab.faults import FAULTS, first_code, row_code
 from tests.lab.traces import gone, left_here, left_on_host, place_of_runs

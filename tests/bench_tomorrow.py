@@ -113,5 +113,5 @@ def report_rebuild(bench: Bench) -> None:
     hand, total, running, task = map(statistics.median, (bare, whole, used, building))
     say(
         f"(o) rebuild of a conda environment with torch: in use after {running:.1f} s ({task:.1f} s of it building), verified "
-        f"and settled after {total:.1f} s; by hand {hand:.1f} s = {running / hand:.2f} x and {total / hand:.2f} x (wanted 1.5 x)"
+        f"and accepted after {total:.1f} s; by hand {hand:.1f} s = {running / hand:.2f} x and {total / hand:.2f} x (wanted 1.5 x)"
     )

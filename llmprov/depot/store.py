@@ -27,7 +27,7 @@ def cache_directory() -> Path:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredFile:
     """An artifact in the store: where it lies, and how many bytes it took to fetch just now (0: it was there)."""
 
     path: Path
@@ -49,7 +49,7 @@ class Store:
         """Whether something is kept under that digest; it is not read."""
         return self.path(sha256).exists()
 
-    def ensure(self, artifact: Artifact) -> Kept:
+    def ensure(self, artifact: Artifact) -> StoredFile:
         """The artifact's file, whose content is what its digest says; fetched where it is not there or was spoilt.
 
         Raises:
@@ -59,7 +59,7 @@ class Store:
         with self._locked(artifact.sha256):
             if target.exists() and self._is_sound(target, artifact.sha256):
                 self._vouch(target, artifact.sha256)
-                return Kept(target, 0)
+                return StoredFile(target, 0)
             target.unlink(missing_ok=True)
             partial = self.root / "partial" / artifact.sha256
             partial.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ class Store:
             partial.chmod(0o444)
             partial.rename(target)
             self._vouch(target, artifact.sha256)
-        return Kept(target, fetched)
+        return StoredFile(target, fetched)
 
     # -- trust ---------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ class _Record(BaseModel):
 class Failure(_Record):
     """Where a host failed to converge or to be reached, in the tool's own words and in ours."""
 
-    stage: Literal["observe", "converge", "reboot", "verify", "settle", "back"]
+    stage: Literal["observe", "converge", "reboot", "verify", "accept", "revert"]
     task: str = ""
     message: str
     remedy: str = ""

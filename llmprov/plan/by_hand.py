@@ -81,7 +81,7 @@ def reasons_of_base(there: CondaPrefix) -> list[str]:
     return [*base(there), *filter(None, [of_files(there.path, there)])]
 
 
-def against(exact: Exact, there: Environment) -> list[str]:
+def differences_from_lock(exact: Exact, there: Environment) -> list[str]:
     """What of an environment's packages is not as locked, in one phrase."""
     wheels = {name: has for name, has in there.packages.items() if name not in there.from_conda}
     locked = {artifact.name: artifact.version for artifact in exact.wheels}

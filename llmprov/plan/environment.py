@@ -138,7 +138,7 @@ def difference(spec: EnvironmentSpec, there: Environment, rebuild: bool = False)
         return Change.SUCCESSOR, [f"nothing is at {spec.path}"]
     reasons = _reasons_to_rebuild(spec, there)
     if not reasons and spec.exact is not None:
-        reasons = by_hand.against(spec.exact, there)
+        reasons = by_hand.differences_from_lock(spec.exact, there)
     if not reasons and rebuild:
         reasons = by_hand.reasons(spec, there)
     if reasons:

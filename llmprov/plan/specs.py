@@ -36,7 +36,7 @@ def specs(desired: Desired, variant: str | None) -> tuple[list[EnvironmentSpec],
     """Every environment of a host, the main one first; `variant` is the build of PyTorch chosen for the host."""
     found, refused = [], []
     for declared in declarations(desired):
-        spec, problems = one(declared, desired, variant)
+        spec, problems = spec_of(declared, desired, variant)
         found.append(spec)
         refused += problems
     if desired.pytorch.state == "present" and desired.pytorch.env_path not in {spec.path for spec in found}:
@@ -56,7 +56,7 @@ def verified_spec(desired: Desired, variant: str | None) -> EnvironmentSpec | No
     return next((spec for spec in specs(desired, variant)[0] if spec.path == desired.verify.env_path), None)
 
 
-def one(
+def spec_of(
     declared: EnvironmentDeclaration, desired: Desired, variant: str | None
 ) -> tuple[EnvironmentSpec, list[Refusal]]:
     """One environment, and what in its declaration can never hold."""

@@ -8,7 +8,7 @@ from typing import Literal
 from llmprov.model import Desired, Observation, Plan, Verification
 from llmprov.model.report import Converged, Failure
 
-Stage = Literal["observe", "converge", "reboot", "verify", "settle", "back"]
+Stage = Literal["observe", "converge", "reboot", "verify", "accept", "revert"]
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Entry:
     held: str = ""
     #: Why it was not rebooted, where reboots were allowed and it waits for one.
     kept_from_reboot: str = ""
-    #: Whether a rebuild went back to the environments before.
-    went_back: bool = False
+    #: Whether a rebuild reverted to the previous environments.
+    reverted: bool = False
     doing: str = ""
     elapsed_s: dict[str, float] = field(default_factory=dict)

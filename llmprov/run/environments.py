@@ -112,7 +112,7 @@ def _resolved(
     shared = delivery.session(desired.depot)
     more: tuple[list[str], list[str]] = ([], []) if rebuild else environment.added_by_hand(spec, there)
     noted = there.record if rebuild else None
-    kept = Kept(noted.conda if noted else there.conda, noted.packages if noted else there.packages)
+    kept = PreferredVersions(noted.conda if noted else there.conda, noted.packages if noted else there.packages)
     if change is Change.SUCCESSOR:
         return resolve(spec, desired, seen, kept, shared.once, more)
     given = sorted((name, there.packages[name]) for name in there.from_conda if name in there.packages)
@@ -128,7 +128,7 @@ def _absent(spec: EnvironmentSpec, desired: Desired) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Kept:
+class PreferredVersions:
     """Versions that are kept where they may be: conda's (`version=build`) and wheels, by name."""
 
     conda: dict[str, str] = field(default_factory=dict)
@@ -143,7 +143,7 @@ def resolve(
     spec: EnvironmentSpec,
     desired: Desired,
     seen: Observation,
-    kept: Kept,
+    kept: PreferredVersions,
     once: Once,
     more: tuple[list[str], list[str]] = ([], []),
 ) -> tuple[list[Artifact], list[Artifact]]:
@@ -172,7 +172,7 @@ def resolve(
 
 
 def _conda(
-    spec: EnvironmentSpec, kept: Kept, more: list[str], desired: Desired, seen: Observation, once: Once
+    spec: EnvironmentSpec, kept: PreferredVersions, more: list[str], desired: Desired, seen: Observation, once: Once
 ) -> list[Artifact]:
     if spec.manager != "conda":
         return []
@@ -185,7 +185,12 @@ def _conda(
 
 
 def _wheels(
-    spec: EnvironmentSpec, kept: Kept, more: list[str], given: list[tuple[str, str]], target: Target, once: Once
+    spec: EnvironmentSpec,
+    kept: PreferredVersions,
+    more: list[str],
+    given: list[tuple[str, str]],
+    target: Target,
+    once: Once,
 ) -> list[Artifact]:
     requirements = [*spec.packages, *spec.torch, *more]
     if not requirements:

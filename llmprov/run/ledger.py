@@ -88,7 +88,7 @@ class Ledger:
         if not is_steering(event) and stage not in ("observe", "verify"):
             entry.converged.tasks += 1
             if result.get("changed"):
-                entry.went_back = entry.went_back or stage == "back"
+                entry.reverted = entry.reverted or stage == "revert"
                 entry.converged.changed.append(_task_name(event))
 
     def _failed(self, entry: Entry, stage: Stage, event: dict[str, Any], result: dict[str, Any]) -> None:
@@ -146,21 +146,21 @@ class Ledger:
             if not entry.plan.refusals and not entry.held
         ]
 
-    def going_on(self, stage: Stage) -> list[str]:
+    def hosts_for(self, stage: Stage) -> list[str]:
         """Selected hosts that the next stage is for.
 
-        Only a host on which nothing has failed is rebooted, or has its new environments settled: let go of those before
-        where all of it passed, go back to them where the new ones are at fault. Where neither is so both stay.
+        Only a host on which nothing has failed is rebooted. After a rebuild the new environments are accepted if the
+        whole host passed, and reverted if they are at fault. If verification decided neither, both builds are kept.
         """
         hosts = self.reachable()
         if stage == "verify":
             return hosts
         hosts = [host for host in hosts if not self.entries[host].failures]
-        if stage in ("settle", "back"):
+        if stage in ("accept", "revert"):
             hosts = [host for host in hosts if _has_builds(self.entries[host])]
-        if stage == "settle":
+        if stage == "accept":
             return [host for host in hosts if self._row(host).status in (Status.PASS, Status.WARN, Status.PENDING)]
-        if stage == "back":
+        if stage == "revert":
             return [host for host in hosts if any(map(_of_environment, self._row(host).checks))]
         return hosts
 

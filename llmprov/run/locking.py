@@ -203,7 +203,7 @@ def _environment(
     was = sorted(was, key=lambda entry: host.name not in entry.hosts)[:1]
     builds = {name: has for entry in was for name, has in entry.versions().items() if upgrade.keeps(name)}
     wheels = {file.name for entry in was for file in entry.wheels}
-    kept = environments.Kept(
+    kept = environments.PreferredVersions(
         conda={name: has for name, has in builds.items() if name not in wheels},
         packages={name: has for name, has in builds.items() if name in wheels},
     )

@@ -112,8 +112,8 @@ def _by_checks(entry: Entry, checks: list[Check], verify_wanted: bool) -> Judgem
         return status, "", ""
     summary = "; ".join(check.summary or check.id for check in worst[:3])
     more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
-    if entry.went_back:
-        more += "; the environments before are in use again"
+    if entry.reverted:
+        more += "; the previous environments are in use again"
     return status, summary + more, next((c.remedy for c in worst if c.remedy), "")
 
 

@@ -54,7 +54,12 @@ VERIFY = Work("verify", (("verify", "verify.yml"),))
 #: What each host's verification says of its new environments decides between the last two.
 REBUILD = Work(
     "rebuild",
-    (("converge", "rebuild.yml"), ("verify", "verify.yml"), ("settle", "settle.yml"), ("back", "settle.yml")),
+    (
+        ("converge", "rebuild.yml"),
+        ("verify", "verify.yml"),
+        ("accept", "accept_or_revert.yml"),
+        ("revert", "accept_or_revert.yml"),
+    ),
 )
 REBUILD_CHECK = Work("rebuild", (("converge", "rebuild.yml"),))
 
@@ -144,7 +149,7 @@ class Session:
         for number, (stage, playbook) in enumerate(self.work.steps):
             if self._interrupts or self.ledger.usage_errors:
                 return
-            limit = self.ledger.going_on(stage) if number else self._chosen()
+            limit = self.ledger.hosts_for(stage) if number else self._chosen()
             if number and not limit:
                 continue
             began = time.monotonic()
@@ -157,7 +162,7 @@ class Session:
 
     def _run_playbook(self, stage: Stage, playbook: str, limit: list[str] | None) -> None:
         options = self.options
-        if stage in ("settle", "back"):
+        if stage in ("accept", "revert"):
             options = replace(options, extra_vars=(*options.extra_vars, f'{{"__llmprov_work": "{stage}"}}'))
         forks = options.forks or default_forks()
         self._current = PlaybookRun(playbook, options, limit, forks, self._lifetime, self.records)

@@ -266,7 +266,7 @@ def test_an_environment_that_does_not_pass_gives_way_to_the_one_before(bare, loc
     bare.sh("morrow2", f"{UV} pip install -q --python {ENV}/bin/python iniconfig==2.1.0")
     ran = run("rebuild", "--limit", "morrow2", "-e", '{"verify_imports": ["nosuchmodule"]}')
     assert ran.code == 5
-    assert "the environments before are in use again" in ran.row("morrow2")["summary"]
+    assert "the previous environments are in use again" in ran.row("morrow2")["summary"]
     assert bare.sh("morrow2", f"readlink {ENV}; ls {ENVS}/.llmprov | grep llm[.]").split() == [
         before.strip(),
         before.strip().split("/")[1],

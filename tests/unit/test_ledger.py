@@ -234,7 +234,7 @@ def rebuilt(check, status):
 
 
 @pytest.mark.parametrize(
-    ("check", "status", "settled", "gone_back"),
+    ("check", "status", "accepted", "reverted"),
     [
         ("torch.version", "pass", True, False),
         ("disk.root", "warn", True, False),
@@ -243,29 +243,27 @@ def rebuilt(check, status):
         ("torch.version", "inconclusive", False, False),
     ],
 )
-def test_only_what_passed_is_settled_and_only_an_environment_at_fault_is_gone_back_from(
-    check, status, settled, gone_back
-):
+def test_only_what_passed_is_accepted_and_only_an_environment_at_fault_is_reverted(check, status, accepted, reverted):
     book = rebuilt(check, status)
-    assert (book.going_on("settle"), book.going_on("back")) == (["a"] * settled, ["a"] * gone_back)
+    assert (book.hosts_for("accept"), book.hosts_for("revert")) == (["a"] * accepted, ["a"] * reverted)
 
 
-def test_a_host_without_a_build_before_has_nothing_to_be_settled():
+def test_a_host_without_a_previous_build_has_nothing_to_accept():
     book = rebuilt("torch.version", "pass")
     book.entries["a"].observation = observed(environments=[{**environment(), "builds": ["llm.1"]}])
-    assert book.going_on("settle") == []
+    assert book.hosts_for("accept") == []
 
 
-def test_a_host_that_failed_to_converge_is_neither_settled_nor_gone_back_from():
+def test_a_host_that_failed_to_converge_is_neither_accepted_nor_reverted():
     book = rebuilt("import.numpy", "fail")
     book.fold("converge", event("failed", msg="the disk is full"))
-    assert (book.going_on("settle"), book.going_on("back")) == ([], [])
+    assert (book.hosts_for("accept"), book.hosts_for("revert")) == ([], [])
 
 
-def test_a_host_that_went_back_says_so():
+def test_a_host_that_was_reverted_says_so():
     book = rebuilt("import.numpy", "fail")
-    book.fold("back", event("ok", task="Go back", changed=True))
+    book.fold("revert", event("ok", task="Go back", changed=True))
     row = rows(book)["a"]
     assert row.status is Status.FAIL
-    assert "the environments before are in use again" in row.summary
+    assert "the previous environments are in use again" in row.summary
     assert row.converged.changed == ["Go back"]

@@ -387,7 +387,7 @@ def test_an_environment_that_somebody_else_made_is_kept_whole_when_it_is_replace
     assert kept(path) == {"2.before/lib/thesis.py": "x"}
 
 
-def test_a_rebuild_keeps_the_build_before_until_it_is_settled_or_gone_back_to(environment, files, tmp_path):
+def test_a_rebuild_keeps_the_previous_build_until_the_new_one_is_accepted_or_reverted(environment, files, tmp_path):
     path, folder = tmp_path / "llm", tmp_path / ".llmprov"
     first, second, third = (built(environment, files, folder, f"llm.{n}", **{"llmprov.json": "{}"}) for n in (1, 2, 3))
     environment.switch(str(path), first)
@@ -395,15 +395,15 @@ def test_a_rebuild_keeps_the_build_before_until_it_is_settled_or_gone_back_to(en
     second, third = (built(environment, files, folder, f"llm.{n}", **{"llmprov.json": "{}"}) for n in (2, 3))
     environment.switch(str(path), second, keep=True)
     assert (str(path.readlink()), sorted(p.name for p in folder.iterdir())) == (".llmprov/llm.2", ["llm.1", "llm.2"])
-    # One more before anybody settled: what was never found good is not what to go back to.
+    # One more before anybody decided: what was never found good is not what to revert to.
     third = built(environment, files, folder, "llm.3", **{"llmprov.json": "{}"})
     environment.switch(str(path), third, keep=True)
     assert (str(path.readlink()), sorted(p.name for p in folder.iterdir())) == (".llmprov/llm.3", ["llm.1", "llm.3"])
-    environment.back({"path": str(path)})
+    environment.revert({"path": str(path)})
     assert (str(path.readlink()), sorted(p.name for p in folder.iterdir())) == (".llmprov/llm.1", ["llm.1"])
     second = built(environment, files, folder, "llm.2", **{"llmprov.json": "{}"})
     environment.switch(str(path), second, keep=True)
-    environment.settle({"path": str(path)})
+    environment.accept({"path": str(path)})
     assert (str(path.readlink()), sorted(p.name for p in folder.iterdir())) == (".llmprov/llm.2", ["llm.2"])
     assert (folder / "llm.2/llmprov.json").read_text() == "{}\n"
 

@@ -136,7 +136,7 @@ def test_a_failed_gate_fails_its_host_and_says_why_the_next_was_left_alone():
     assert (told["a"].status, told["a"].failures[0].stage) == (Status.FAIL, "reboot")
     assert (told["b"].status, told["b"].failures) == (Status.PENDING, [])
     assert told["b"].summary.endswith("not rebooted: a failed before its turn")
-    assert book.going_on("reboot") == ["b"]
+    assert book.hosts_for("reboot") == ["b"]
 
 
 def test_a_host_that_is_lost_in_its_reboot_is_unreachable_for_that_reason():

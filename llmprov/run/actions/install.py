@@ -51,7 +51,7 @@ def environment(action: Any, task_vars: Variables) -> Result:
         declared = EnvironmentDeclaration.model_validate(action._task.args["declared"])
     except ValidationError as error:
         raise UsageError(f"the environment is wrongly declared: {error.errors()[0]['msg']}") from None
-    spec, refused = specs.one(declared, planned.desired, planned.plan.pytorch_variant)
+    spec, refused = specs.spec_of(declared, planned.desired, planned.plan.pytorch_variant)
     spec, not_locked = locked.pin(spec, planned.desired, planned.seen, planned.lock)
     refused += not_locked
 
@@ -62,7 +62,7 @@ def environment(action: Any, task_vars: Variables) -> Result:
     there = Environment.model_validate(looked["seen"])
     work = action._task.args.get("work")
     if work:
-        return _ended(work, there, module, action._task.check_mode)
+        return _accept_or_revert(work, there, module, action._task.check_mode)
     there = _with_files(there, planned.seen.environment(spec.path))
     refused += environment_plan.refusals(spec, there)
     if refused:
@@ -86,13 +86,13 @@ def _with_files(there: Place, planned: Place) -> Place:
     return there.model_copy(update={"altered": planned.altered, "altered_count": planned.altered_count})
 
 
-def _ended(work: str, there: Environment, module: Callable[..., Result], check_mode: bool) -> Result:
-    """After a rebuild: the build before is let go of, or gone back to; `work` is `settle` or `back`."""
-    unsettled = there.record is not None and there.record.former in there.builds
-    if not (unsettled or (work == "settle" and len(there.builds) > 1)):
-        return {"changed": False, "msg": f"{there.path} is settled"}
+def _accept_or_revert(work: str, there: Environment, module: Callable[..., Result], check_mode: bool) -> Result:
+    """After a rebuild: `accept` removes previous builds, `revert` has the previous one in use again."""
+    undecided = there.record is not None and there.record.former in there.builds
+    if not (undecided or (work == "accept" and len(there.builds) > 1)):
+        return {"changed": False, "msg": f"{there.path} has no previous build"}
     if check_mode:
-        return {"changed": True, "msg": f"{there.path} would be settled"}
+        return {"changed": True, "msg": f"{work} {there.path}"}
     return {**module(work=work), "seen": None}
 
 

@@ -37,8 +37,8 @@ short_description: A Python environment, built by conda or uv and switched to in
 description: Which work is needed is decided on the controller; the action plugin sets `work` and what it needs.
 options:
   path: {type: path, required: true, description: Where the environment is found.}
-  work: {type: str, choices: [look, build, packages, settings, remove, settle, back], default: look, description: What to do.}
-  keep: {type: bool, default: false, description: "Keep the build that was in use, until it is settled or gone back to."}
+  work: {type: str, choices: [look, build, packages, settings, remove, accept, revert], default: look, description: What to do.}
+  keep: {type: bool, default: false, description: "Keep the build that was in use, until the new one is accepted or reverted."}
   manager: {type: str, choices: [conda, venv], default: venv, description: What builds it.}
   python: {type: str, default: "", description: Python version of a virtual environment.}
   conda_prefix: {type: path, description: The conda installation.}
@@ -293,7 +293,7 @@ def lead(path, build):
 
 
 def former(path):
-    """The build to go back to: the one before an unsettled one, as what is unsettled was never found good."""
+    """The build to revert to: the previous one of a build that was not accepted yet, as that was never found good."""
     if not os.path.exists(path) or not os.path.islink(path):
         return None
     before = (read_json(path + "/" + ENVIRONMENT_RECORD) or {}).get("former")
@@ -308,15 +308,15 @@ def note_former(build, name):
     write_whole(path, json.dumps(record, sort_keys=True) + "\n")
 
 
-def settle(params):
-    """Let go of the build before: the one in use was found good."""
+def accept(params):
+    """Remove the previous build: the one in use was found good."""
     if "former" in (read_json(params["path"] + "/" + ENVIRONMENT_RECORD) or {}):
         note_former(os.path.realpath(params["path"]), None)
     retire(params["path"])
 
 
-def back(params):
-    """Go back to the build before; the one in use was found wanting."""
+def revert(params):
+    """Use the previous build again: the one in use was not found good."""
     lead(params["path"], former(params["path"]))
     retire(params["path"])
 
@@ -398,8 +398,8 @@ WORKS = {
     "packages": in_place,
     "settings": lambda params: note(params, set()),
     "remove": remove,
-    "settle": settle,
-    "back": back,
+    "accept": accept,
+    "revert": revert,
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +17,44 @@ import yaml
 from llmprov.errors import LabUnsupported
 from llmprov.lab.fleet import Fleet
 from llmprov.lab.host import LabHost
+from llmprov.lab.lock import held
 from llmprov.lab.machine import require_lab_support
+from llmprov.lab.records import STATE
+from llmprov.lab.snapshot import Snapshots
 from tests.conftest import LLMPROV
 
-#: Ranges of their own, so that a lab of the user's stays as it is.
-SHARED_RANGE, FRESH_RANGE = "10.77.32.0/24", "10.77.33.0/24"
-CONDA_RANGE, FRESH_CONDA_RANGE = "10.77.34.0/24", "10.77.35.0/24"
+#: Test module -> the prefix of its fleet, and the third number of its addresses; what it takes fresh has the next number.
+#: Modules whose fleets are their own affair are not here.
+FLEETS = {
+    "test_lab": ("test", 32),
+    "test_conda": ("conda", 34),
+    "test_bad_days": ("bad", 60),
+    "test_check": ("chk", 62),
+    "test_depot": ("dep", 64),
+    "test_hold": ("hold", 66),
+    "test_provision": ("prov", 68),
+    "test_roles": ("role", 70),
+    "test_verify": ("twin", 72),
+    "test_secrets": ("sec", 74),
+    "test_driver": ("drv", 76),
+}
+
+#: Fleets that modules share, and what follows from it: one worker has all tests of such a fleet.
+SHARED_FLEETS = {"test_jupyter": "test_conda"}
+
+#: The order in which fleets are taken up, those that take longest first: so that the last ones to end are short.
+LONGEST_FIRST = (
+    "test_driver",
+    "test_conda",
+    "test_tomorrow",
+    "test_faults",
+    "test_ends",
+    "test_verify",
+    "test_bad_days",
+)
+
+#: The snapshot of two provisioned hosts and a bare one, which most fleets are started from.
+SNAPSHOT, SEED_RANGE = "tests-provisioned", "10.77.54.0/24"
 
 #: What hosts have from the start where a test is not about bare ones, as installing it takes ten seconds a host.
 PYTHON = ("python3",)
@@ -45,16 +79,47 @@ CONDA: dict[str, Any] = {
 LIGHT: dict[str, Any] = {**CONDA, "llm_profiles": [], "llm_packages": ["pyyaml>=6", "pandas"]}
 
 
+def fleet_of(path: Path) -> str:
+    """The module whose fleet the tests of a module use."""
+    return SHARED_FLEETS.get(path.stem, path.stem)
+
+
+def place_in_order(path: Path) -> int:
+    """Where in the order of fleets a module's is."""
+    name = fleet_of(path)
+    return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip by name, with the reason, where this machine cannot host a lab."""
+    """Tests of a fleet stay together; all are skipped by name, with the reason, where this machine cannot host a lab."""
     here = [item for item in items if "tests/lab" in str(item.path)]
     for item in here:
         item.add_marker(pytest.mark.lab)
+        item.add_marker(pytest.mark.xdist_group(fleet_of(item.path)))
+    items.sort(key=lambda item: place_in_order(item.path) if item in here else -1)
     try:
         require_lab_support()
     except LabUnsupported as reason:
         for item in here:
             item.add_marker(pytest.mark.skip(reason=str(reason)))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A snapshot that killed tests left behind may be of other code."""
+    _remove_snapshot(session)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What the workers shared goes with the last of them."""
+    _remove_snapshot(session)
+
+
+def _remove_snapshot(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput") or os.geteuid() != 0:
+        return
+    snapshots = Snapshots()
+    if any(snapshot.name == SNAPSHOT for snapshot in snapshots.all()):
+        snapshots.remove(SNAPSHOT, keep_base=session.config.getoption("--keep-base"))
 
 
 @dataclass
@@ -145,28 +210,52 @@ def bases(request: pytest.FixtureRequest) -> Iterator[None]:
     Fleet("none").down(keep_base=request.config.getoption("--keep-base"))
 
 
-@pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    """Three bookworm hosts that tests share: each leaves them working, or uses `fresh`."""
-    fleet = Fleet("test")
+@contextlib.contextmanager
+def cleared(prefix: str) -> Iterator[Fleet]:
+    """A fleet of which nothing is there, neither before nor after."""
+    fleet = Fleet(prefix)
     fleet.down(keep_base=True)
     try:
-        fleet.up(3, address_range=SHARED_RANGE)
-        yield Lab(fleet).without_spinning()
+        yield fleet
     finally:
         fleet.down(keep_base=True)
 
 
 @pytest.fixture(scope="session")
-def provisioned(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """The shared fleet with its first two hosts provisioned; the third stays bare."""
-    folder = tmp_path_factory.mktemp("provisioned")
-    inventory = lab.inventory(folder / "hosts.yml", lab.of("test1", "test2"))
-    done = subprocess.run(
-        [LLMPROV, "provision", "-i", str(inventory)], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 hosts: 2 pass" in done.stdout
+def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The snapshot of provisioned hosts, made by the first test process that asks for it."""
+    with held(STATE / ".tests-snapshot.lock"):
+        if all(snapshot.name != SNAPSHOT for snapshot in Snapshots().all()):
+            _save_provisioned(tmp_path_factory.mktemp("seed"))
+    return SNAPSHOT
+
+
+def _save_provisioned(folder: Path) -> None:
+    with cleared("seed") as fleet:
+        fleet.up(3, address_range=SEED_RANGE)
+        lab = Lab(fleet).without_spinning()
+        inventory = lab.inventory(folder / "hosts.yml", lab.of("seed1", "seed2"))
+        argv = [LLMPROV, "provision", "-i", str(inventory)]
+        done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "2 hosts: 2 pass" in done.stdout
+        fleet.save(SNAPSHOT)
+
+
+@pytest.fixture(scope="module")
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Three hosts of the module's own, the first two provisioned; the tests of the lab itself have bare ones."""
+    prefix, number = FLEETS[request.path.stem]
+    bare = request.path.stem == "test_lab"
+    source = None if bare else request.getfixturevalue("saved")
+    with cleared(prefix) as fleet:
+        fleet.up(3, address_range=f"10.77.{number}.0/24", from_snapshot=source)
+        yield Lab(fleet).without_spinning() if bare else Lab(fleet)
+
+
+@pytest.fixture(scope="module")
+def provisioned(lab: Lab) -> Lab:
+    """The same three hosts, where a test is about what was provisioned."""
     return lab
 
 
@@ -176,10 +265,8 @@ def conda_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
     On conda1 whatever root does comes under umask 077; on conda2 root's own .condarc is no YAML.
     """
-    fleet = Fleet("conda")
-    fleet.down(keep_base=True)
-    try:
-        fleet.up(1, address_range=CONDA_RANGE, packages=PYTHON)
+    with cleared("conda") as fleet:
+        fleet.up(1, address_range="10.77.34.0/24", packages=PYTHON)
         fleet.up(2, release="trixie", packages=PYTHON)
         hosts = Lab(fleet).without_spinning()
         hosts.sh("conda1", "echo 'Defaults umask=0077, umask_override' > /etc/sudoers.d/umask")
@@ -191,23 +278,16 @@ def conda_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stdout + done.stderr
         yield hosts
-    finally:
-        fleet.down(keep_base=True)
 
 
 @pytest.fixture
 def fresh(request: pytest.FixtureRequest) -> Iterator[Callable[..., Lab]]:
-    """Hosts of one's own, gone after the test; those of the tests of conda stand apart, as they run beside the others."""
-    conda = request.path.stem == "test_conda"
-    prefix, addresses = ("freshc", FRESH_CONDA_RANGE) if conda else ("fresh", FRESH_RANGE)
-    fleet = Fleet(prefix)
-    fleet.down(keep_base=True)
+    """Hosts that one test alone has, gone after it."""
+    prefix, number = FLEETS[request.path.stem]
+    with cleared(f"{prefix}f") as fleet:
 
-    def up(count: int = 1, **asked: Any) -> Lab:
-        fleet.up(count, address_range=addresses, **asked)
-        return Lab(fleet)
+        def up(count: int = 1, **asked: Any) -> Lab:
+            fleet.up(count, address_range=f"10.77.{number + 1}.0/24", **asked)
+            return Lab(fleet)
 
-    try:
         yield up
-    finally:
-        fleet.down(keep_base=True)

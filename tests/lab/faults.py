@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmprov.lab.host import USER
+from llmprov.lab.identity import USER
 
 SITE = "/opt/llmprov/envs/llm/lib/python3.11/site-packages"
 

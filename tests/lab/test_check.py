@@ -14,7 +14,7 @@ from tests.conftest import LLMPROV
 
 @pytest.fixture
 def check(lab, tmp_path):
-    """Run `check` over aliases of test1 and test3; returns host -> its record, and the exit code."""
+    """Run `check` over aliases of chk1 and chk3; returns host -> its record, and the exit code."""
 
     def call(hosts, *argv, env=None, **variables):
         inventory = lab.inventory(tmp_path / "hosts.yml", hosts, **variables)
@@ -41,35 +41,35 @@ def failed(one):
 
 
 def test_a_sound_host_passes_every_step_with_its_times(check, lab):
-    found, code = check(lab.of("test1"))
+    found, code = check(lab.of("chk1"))
     assert code == 0
-    names = [step["name"] for step in found["test1"]["steps"]]
+    names = [step["name"] for step in found["chk1"]["steps"]]
     assert names == ["dns", "tcp", "banner", "key", "login", "shell", "sudo", "python"]
-    assert {step["status"] for step in found["test1"]["steps"]} == {"pass"}
-    assert all(step["time_ms"] >= 0 for step in found["test1"]["steps"])
+    assert {step["status"] for step in found["chk1"]["steps"]} == {"pass"}
+    assert all(step["time_ms"] >= 0 for step in found["chk1"]["steps"])
 
 
 def test_each_host_is_told_where_it_fails_and_why(check, lab, tmp_path):
-    one = lab.of("test1")["test1"]
+    one = lab.of("chk1")["chk1"]
     address = one["ansible_host"]
     lab.sh(
-        "test3",
+        "chk3",
         "useradd -m -s /bin/bash asked 2>/dev/null; cp -r /home/admin/.ssh /home/asked/; chown -R asked: /home/asked",
     )
-    lab.sh("test3", "echo 'asked ALL=(ALL) ALL' > /etc/sudoers.d/asked; echo asked:right | chpasswd")
+    lab.sh("chk3", "echo 'asked ALL=(ALL) ALL' > /etc/sudoers.d/asked; echo asked:right | chpasswd")
     lab.sh(
-        "test3",
+        "chk3",
         "useradd -m -s /bin/bash loud 2>/dev/null; cp -r /home/admin/.ssh /home/loud/; chown -R loud: /home/loud",
     )
     lab.sh(
-        "test3",
+        "chk3",
         "echo 'loud ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/loud; sed -i '1i echo good morning' /home/loud/.bashrc",
     )
     lab.sh(
-        "test3",
+        "chk3",
         "useradd -m -s /usr/sbin/nologin shut 2>/dev/null; cp -r /home/admin/.ssh /home/shut/; chown -R shut: /home/shut",
     )
-    three = lab.of("test3")["test3"]
+    three = lab.of("chk3")["chk3"]
     empty = tmp_path / "known_hosts"
     empty.write_text("")
     changed = tmp_path / "changed"
@@ -118,13 +118,13 @@ def test_each_host_is_told_where_it_fails_and_why(check, lab, tmp_path):
 
 def test_a_new_host_is_pinned_and_then_passes(check, lab, tmp_path):
     known = tmp_path / "pins"
-    hosts = {"new": lab.of("test1")["test1"]}
+    hosts = {"new": lab.of("chk1")["chk1"]}
     args = f"-o StrictHostKeyChecking=yes -o IdentitiesOnly=yes -o UserKnownHostsFile={known}"
     found, code = check(hosts, ansible_ssh_common_args=args)
     assert (code, failed(found["new"])["name"]) == (4, "key")
     found, code = check(hosts, "--pin", ansible_ssh_common_args=args)
     assert (code, failed(found["new"])) == (0, None)
-    assert known.read_text().startswith(lab.host("test1").address + " ")
+    assert known.read_text().startswith(lab.host("chk1").address + " ")
 
 
 def test_a_jump_host_of_ssh_config_is_used(check, lab, tmp_path):
@@ -132,8 +132,8 @@ def test_a_jump_host_of_ssh_config_is_used(check, lab, tmp_path):
     key, known = lab.fleet.inventory.parent / "id_ed25519", lab.fleet.inventory.parent / "known_hosts"
     config.write_text(
         f"Host *\n  User admin\n  IdentityFile {key}\n  UserKnownHostsFile {known}\n  IdentitiesOnly yes\n"
-        f"Host inner\n  HostName {lab.host('test1').address}\n  ProxyJump outer\n"
-        f"Host outer\n  HostName {lab.host('test3').address}\n"
+        f"Host inner\n  HostName {lab.host('chk1').address}\n  ProxyJump outer\n"
+        f"Host outer\n  HostName {lab.host('chk3').address}\n"
     )
     shutil.copy(config, tmp_path / "sshconfig")
     found, code = check({"inner": {}}, ansible_ssh_common_args=f"-F {config}")
@@ -142,6 +142,6 @@ def test_a_jump_host_of_ssh_config_is_used(check, lab, tmp_path):
 
 
 def test_two_hundred_hosts_are_looked_at_at_once(check, lab):
-    hosts = {f"alias{number}": lab.of("test1")["test1"] for number in range(20)}
+    hosts = {f"alias{number}": lab.of("chk1")["chk1"] for number in range(20)}
     found, code = check(hosts)
     assert (len(found), code) == (20, 0)

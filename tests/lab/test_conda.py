@@ -319,7 +319,7 @@ variables:
 def test_conda_comes_and_goes(fresh, llmprov, tmp_path):
     """From environment.yml, with terms accepted, in users' shells; then all of it removed, and the host as before."""
     lab = fresh(1, packages=PYTHON)
-    sh = lambda script: lab.sh("freshc1", script)  # noqa: E731
+    sh = lambda script: lab.sh("condaf1", script)  # noqa: E731
     sh("ssh localhost true 2>/dev/null; true")
     listing = (
         "find / -xdev \\( -path /proc -o -path /run -o -path /tmp -o -path /var/log -o -path /root/.ansible "
@@ -340,11 +340,11 @@ def test_conda_comes_and_goes(fresh, llmprov, tmp_path):
         "miniconda_init": True,
         "miniconda_owner": "admin",
     }
-    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("freshc1"), **variables)
+    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("condaf1"), **variables)
     assert llmprov("provision", inventory, "--check").code == 0
     assert sh(listing) == before
     assert llmprov("provision", inventory, "--no-verify").code == 0
-    assert pending(llmprov("plan", inventory).row("freshc1")) == {}
+    assert pending(llmprov("plan", inventory).row("condaf1")) == {}
     said = sh(
         "sudo -u admin bash -lc 'which python; echo $COURSE; conda activate /opt/llmprov/envs/llm && python -c \"import six, idna\"'"
     )
@@ -359,28 +359,28 @@ def test_conda_comes_and_goes(fresh, llmprov, tmp_path):
     after = sh(listing)
     assert set(after.splitlines()) - set(before.splitlines()) == set()
     assert set(before.splitlines()) - set(after.splitlines()) == set()
-    assert pending(llmprov("plan", inventory, *gone).row("freshc1")) == {}
+    assert pending(llmprov("plan", inventory, *gone).row("condaf1")) == {}
 
 
 def test_a_user_without_root_provisions_under_a_prefix_of_their_own(fresh, llmprov, tmp_path):
     lab = fresh(1, packages=PYTHON)
-    sh = lambda script: lab.sh("freshc1", script)  # noqa: E731
+    sh = lambda script: lab.sh("condaf1", script)  # noqa: E731
     sh("rm /etc/sudoers.d/admin")
     elsewhere = "find / -xdev \\( -path /proc -o -path /run -o -path /home -o -path /var/log -o -path /var/lib/systemd "
     elsewhere += "-o -name __pycache__ \\) -prune -o -printf '%p %y %m %l\\n' | sort"
     before = sh(elsewhere)
     example = yaml.safe_load((ROOT / "inventory/own_prefix.yml").read_text("utf-8"))["all"]["vars"]
     mine = {"ansible_user": "admin", "prefix": "/home/admin/llm", "miniconda_owner": "admin", "llm_packages": []}
-    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("freshc1"), **{**LIGHT, **example, **mine})
+    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("condaf1"), **{**LIGHT, **example, **mine})
     ran = llmprov("provision", inventory)
-    assert (ran.code, ran.statuses()) == (0, {"freshc1": "pass"}), ran.row("freshc1")["summary"]
-    assert llmprov("provision", inventory, "--no-verify").row("freshc1")["converged"]["changed"] == []
+    assert (ran.code, ran.statuses()) == (0, {"condaf1": "pass"}), ran.row("condaf1")["summary"]
+    assert llmprov("provision", inventory, "--no-verify").row("condaf1")["converged"]["changed"] == []
     assert sh(elsewhere) == before
     assert sh("find /home/admin/llm ! -user admin") == ""
     # What belongs to every user of the host is root's, and is refused in words.
     ran = llmprov("provision", inventory, "--no-verify", "-e", "llm_env_on_path=true")
     assert ran.code == 3
-    assert "/etc/profile.d" in ran.row("freshc1")["summary"]
+    assert "/etc/profile.d" in ran.row("condaf1")["summary"]
     gone = ["-e", "conda_env_state=absent", "-e", "miniconda_state=absent"]
     assert llmprov("provision", inventory, "--no-verify", *gone).code == 0
     assert sh(elsewhere) == before

@@ -31,7 +31,7 @@ def hosts(lab, tmp_path):
         return lab.inventory(tmp_path / "hosts.yml", lab.of(*names), **{**SMALL, "llm_env_path": path, **variables})
 
     yield of
-    for name in ("test1", "test2"):
+    for name in ("dep1", "dep2"):
         lab.sh(name, "rm -rf /srv/depot-test /srv/depot /srv/bin /srv/cache")
 
 
@@ -40,27 +40,27 @@ def modified(lab, name):
 
 
 def test_a_host_that_has_an_artifact_fetches_nothing(provisioned, llmprov, hosts):
-    inventory = hosts("test1")
+    inventory = hosts("dep1")
     assert llmprov("provision", inventory, "--no-verify").code == 0
-    stamps = provisioned.sh("test1", "stat -c '%n %W' /srv/depot/*.whl | sort")
-    provisioned.sh("test1", "rm -rf /srv/depot-test /srv/cache")
+    stamps = provisioned.sh("dep1", "stat -c '%n %W' /srv/depot/*.whl | sort")
+    provisioned.sh("dep1", "rm -rf /srv/depot-test /srv/cache")
     assert llmprov("provision", inventory, "--no-verify").code == 0
-    assert provisioned.sh("test1", "stat -c '%n %W' /srv/depot/*.whl | sort") == stamps
-    provisioned.sh("test1", "rm -rf /srv/depot-test; for f in /srv/depot/six*; do rm $f; echo spoilt > $f; done")
+    assert provisioned.sh("dep1", "stat -c '%n %W' /srv/depot/*.whl | sort") == stamps
+    provisioned.sh("dep1", "rm -rf /srv/depot-test; for f in /srv/depot/six*; do rm $f; echo spoilt > $f; done")
     assert llmprov("provision", inventory, "--no-verify").code == 0
-    assert "six" in provisioned.sh("test1", "ls /srv/depot-test/env/lib/python3*/site-packages")
+    assert "six" in provisioned.sh("dep1", "ls /srv/depot-test/env/lib/python3*/site-packages")
 
 
 @pytest.mark.parametrize("transport", ["forward", "sftp", "http", "internet"])
 def test_every_transport_brings_the_same(provisioned, llmprov, hosts, transport):
-    gateway = provisioned.host("test1").gateway
-    inventory = hosts("test1", depot_transport=transport, depot_address=gateway)
+    gateway = provisioned.host("dep1").gateway
+    inventory = hosts("dep1", depot_transport=transport, depot_address=gateway)
     ran = llmprov("provision", inventory, "--no-verify")
     assert ran.code == 0
-    there = provisioned.sh("test1", "sha256sum /srv/depot/*.whl | sed 's|/srv/depot/||' | sort")
+    there = provisioned.sh("dep1", "sha256sum /srv/depot/*.whl | sed 's|/srv/depot/||' | sort")
     assert {line.split("  ")[1].split("-")[0] for line in there.splitlines()} == {"idna", "six", "uv"}
-    assert provisioned.sh("test1", "ss -Hltn | grep -v ':22 ' || true") == ""
-    assert provisioned.sh("test1", "ls -A /home/admin/.ansible/tmp 2>/dev/null || true") == ""
+    assert provisioned.sh("dep1", "ss -Hltn | grep -v ':22 ' || true") == ""
+    assert provisioned.sh("dep1", "ls -A /home/admin/.ansible/tmp 2>/dev/null || true") == ""
 
 
 @pytest.fixture
@@ -71,22 +71,22 @@ def sockets():
 
 
 def test_where_sshd_forbids_forwarding_sftp_is_taken_by_itself(provisioned, llmprov, hosts, sockets):
-    provisioned.sh("test1", "echo 'AllowTcpForwarding no' > /etc/ssh/sshd_config.d/no.conf; systemctl reload ssh")
+    provisioned.sh("dep1", "echo 'AllowTcpForwarding no' > /etc/ssh/sshd_config.d/no.conf; systemctl reload ssh")
     try:
         env_before = os.environ.get("ANSIBLE_SSH_CONTROL_PATH_DIR")
-        inventory = hosts("test1", ansible_control_path_dir=sockets)
+        inventory = hosts("dep1", ansible_control_path_dir=sockets)
         assert llmprov("provision", inventory, "--no-verify").code == 0
         assert os.environ.get("ANSIBLE_SSH_CONTROL_PATH_DIR") == env_before
-        provisioned.sh("test1", "rm -rf /srv/depot-test /srv/depot")
+        provisioned.sh("dep1", "rm -rf /srv/depot-test /srv/depot")
         ran = llmprov(
             "provision",
-            hosts("test1", ansible_control_path_dir=sockets, depot_transport="forward"),
+            hosts("dep1", ansible_control_path_dir=sockets, depot_transport="forward"),
             "--no-verify",
         )
         assert ran.code == 3
-        assert "forbids forwarding" in ran.row("test1")["summary"]
+        assert "forbids forwarding" in ran.row("dep1")["summary"]
     finally:
-        provisioned.sh("test1", "rm /etc/ssh/sshd_config.d/no.conf; systemctl reload ssh")
+        provisioned.sh("dep1", "rm /etc/ssh/sshd_config.d/no.conf; systemctl reload ssh")
 
 
 class Counting(http.server.SimpleHTTPRequestHandler):
@@ -110,8 +110,8 @@ def test_two_hosts_cost_no_more_from_outside_than_one(provisioned, llmprov, host
     Counting.hits.clear()
     try:
         inventory = hosts(
-            "test1",
-            "test2",
+            "dep1",
+            "dep2",
             llm_env_manager="conda",
             miniconda_prefix="/srv/depot-test/conda",
             miniconda_channels=[f"http://127.0.0.1:{server.server_address[1]}"],
@@ -121,10 +121,10 @@ def test_two_hosts_cost_no_more_from_outside_than_one(provisioned, llmprov, host
         packages = {name: count for name, count in Counting.hits.items() if name.endswith(".conda")}
         assert packages
         assert set(packages.values()) == {1}
-        for name in ("test1", "test2"):
+        for name in ("dep1", "dep2"):
             assert provisioned.sh(name, "/srv/depot-test/env/bin/python -c 'import numpy, idna; print(1)'") == "1\n"
         provisioned.sh(
-            "test1",
+            "dep1",
             "rm -rf /srv/depot-test/env /srv/depot-test/.llmprov /srv/depot/numpy* /srv/depot-test/conda/pkgs/numpy*",
         )
         assert llmprov("provision", inventory, "--no-verify").code == 0

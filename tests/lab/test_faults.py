@@ -8,10 +8,9 @@ import re
 import jsonschema
 import pytest
 
-from llmprov.lab.fleet import Fleet
 from tests.chaos import SMALL, chaos
 from tests.conftest import ROOT
-from tests.lab.conftest import PYTHON, Lab
+from tests.lab.conftest import PYTHON, Lab, cleared
 from tests.lab.faults import FAULTS, first_code, row_code
 
 ADDRESSES = "10.77.39.0/24"
@@ -25,17 +24,13 @@ ROUNDS = [NAMES[i : i + HOSTS - 1] for i in range(0, len(NAMES), HOSTS - 1)]
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory, llmprov_in):
     """Hosts that are as declared."""
-    fleet = Fleet("days")
-    fleet.down(keep_base=True)
-    try:
+    with cleared("days") as fleet:
         fleet.up(HOSTS, address_range=ADDRESSES, packages=PYTHON)
         lab = Lab(fleet)
         inventory = lab.inventory(tmp_path_factory.mktemp("days") / "hosts.yml", lab.of(*names(lab)), **SMALL)
         ran = llmprov_in(inventory.parent)("provision", inventory, "--no-verify")
         assert ran.code == 0, ran.statuses()
         yield lab
-    finally:
-        fleet.down(keep_base=True)
 
 
 def names(lab):

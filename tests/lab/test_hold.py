@@ -18,7 +18,7 @@ SCRIPT = (ROOT / "roles/preflight/files/hold.py").read_text()
 
 @pytest.fixture
 def inventory(provisioned, tmp_path):
-    return provisioned.inventory(tmp_path / "hosts.yml", provisioned.of("test1", "test2"))
+    return provisioned.inventory(tmp_path / "hosts.yml", provisioned.of("hold1", "hold2"))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def passes(run):
     out, err = run.communicate(timeout=120)
     assert run.returncode == 0, err
     assert "2 hosts: 2 pass" in out
-    assert "test2: waits for `llmprov verify` of ann@ctl2 since 2" in err
+    assert "hold2: waits for `llmprov verify` of ann@ctl2 since 2" in err
 
 
 def holds(provisioned, host):
@@ -70,23 +70,23 @@ def holds(provisioned, host):
 
 def test_a_run_waits_for_an_older_one_with_nothing_in_its_hands(provisioned, another, waiting):
     with contextlib.ExitStack() as first_run:
-        assert first_run.enter_context(another("test2", "2020-01-01 08:00:00 UTC"))["held"]
+        assert first_run.enter_context(another("hold2", "2020-01-01 08:00:00 UTC"))["held"]
         with waiting() as run:
-            until(lambda: holds(provisioned, "test2") == 2, "it waits for test2")
+            until(lambda: holds(provisioned, "hold2") == 2, "it waits for hold2")
             # It may have had this one for a moment.
-            with another("test1", "2020-01-01 08:00:00 UTC", 30) as second:
+            with another("hold1", "2020-01-01 08:00:00 UTC", 30) as second:
                 assert second["held"]
             first_run.close()
             passes(run)
-    assert [holds(provisioned, host) for host in ("test1", "test2")] == [0, 0]
+    assert [holds(provisioned, host) for host in ("hold1", "hold2")] == [0, 0]
 
 
 def test_a_run_keeps_what_it_has_while_it_waits_for_a_younger_one(provisioned, another, waiting):
     with contextlib.ExitStack() as first_run:
-        assert first_run.enter_context(another("test2", "2220-01-01 08:00:00 UTC"))["held"]
+        assert first_run.enter_context(another("hold2", "2220-01-01 08:00:00 UTC"))["held"]
         with waiting() as run:
-            until(lambda: holds(provisioned, "test2") == 2 and holds(provisioned, "test1") == 1, "it waits for test2")
-            with another("test1", "2220-01-01 08:00:00 UTC") as second:
+            until(lambda: holds(provisioned, "hold2") == 2 and holds(provisioned, "hold1") == 1, "it waits for hold2")
+            with another("hold1", "2220-01-01 08:00:00 UTC") as second:
                 assert not second["held"]
                 assert second["by"]["command"] == "llmprov verify"
             first_run.close()

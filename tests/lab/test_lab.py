@@ -15,7 +15,7 @@ from llmprov.errors import LabError, UsageError
 from llmprov.lab.fleet import Fleet
 from llmprov.lab.host import LabHost
 from tests.conftest import LLMPROV
-from tests.lab.conftest import PYTHON
+from tests.lab.conftest import FLEETS, PYTHON
 
 
 def footprint() -> dict[str, object]:
@@ -46,13 +46,21 @@ def footprint() -> dict[str, object]:
 @pytest.fixture(scope="module", autouse=True)
 def _alone() -> None:
     """What test processes that were killed left behind is no part of the machine that these tests look at."""
-    for prefix in ("fresh", "freshc", "boot", "pkg", "conda"):
+    for prefix in (
+        "testf",
+        "condaf",
+        "boot",
+        "pkg",
+        "conda",
+        "seed",
+        *(prefix for prefix, _ in FLEETS.values() if prefix != "test"),
+    ):
         Fleet(prefix).down(keep_base=True)
 
 
 def test_down_leaves_nothing_of_a_lab(lab):
     before = footprint()
-    fleet = Fleet("fresh")
+    fleet = Fleet("testf")
     fleet.up(2, address_range="10.77.33.0/24", gpus=("10de:2330",))
     assert footprint() != before
     assert fleet.down() is True
@@ -111,12 +119,12 @@ def test_a_changed_host_key_is_refused(lab):
 
 def test_up_again_changes_nothing_and_more_hosts_join(fresh):
     lab = fresh(1)
-    boot = lab.sh("fresh1", "cat /proc/sys/kernel/random/boot_id")
+    boot = lab.sh("testf1", "cat /proc/sys/kernel/random/boot_id")
     lab = fresh(2, packages=PYTHON)
     assert [row.state for row in lab.fleet.status()] == ["running", "running"]
     # What a lab's hosts have from the start may differ; those that are there keep what they had.
-    assert [lab.sh(name, "command -v python3 || true") for name in ("fresh1", "fresh2")] == ["", "/usr/bin/python3\n"]
-    assert lab.sh("fresh1", "cat /proc/sys/kernel/random/boot_id") == boot
+    assert [lab.sh(name, "command -v python3 || true") for name in ("testf1", "testf2")] == ["", "/usr/bin/python3\n"]
+    assert lab.sh("testf1", "cat /proc/sys/kernel/random/boot_id") == boot
 
 
 def pid_of_init(host: LabHost) -> int:
@@ -128,17 +136,17 @@ def pid_of_init(host: LabHost) -> int:
 def test_a_host_reboots_for_real_and_keeps_its_gpus(fresh):
     lab = fresh(1, gpus=("10de:2330*2",))
     seen = "cat /sys/bus/pci/devices/*/device"
-    assert lab.sh("fresh1", seen).split() == ["0x2330", "0x2330"]
-    host = lab.host("fresh1")
+    assert lab.sh("testf1", seen).split() == ["0x2330", "0x2330"]
+    host = lab.host("testf1")
     before = pid_of_init(host)
-    lab.sh("fresh1", "echo kept > /root/kept")
-    subprocess.run(lab.fleet.ssh_command("fresh1", ("sudo systemctl reboot",)), capture_output=True, check=False)
+    lab.sh("testf1", "echo kept > /root/kept")
+    subprocess.run(lab.fleet.ssh_command("testf1", ("sudo systemctl reboot",)), capture_output=True, check=False)
     # The old init is gone before the new one can answer.
     wait_gone(before)
     host.wait_ready()
     assert pid_of_init(host) != before
-    assert lab.sh("fresh1", "cat /root/kept").strip() == "kept"
-    assert lab.sh("fresh1", seen).split() == ["0x2330", "0x2330"]
+    assert lab.sh("testf1", "cat /root/kept").strip() == "kept"
+    assert lab.sh("testf1", seen).split() == ["0x2330", "0x2330"]
 
 
 def wait_gone(pid: int) -> None:
@@ -154,15 +162,15 @@ def wait_gone(pid: int) -> None:
 
 def test_after_a_crash_up_and_down_still_work(fresh):
     lab = fresh(2)
-    for pid in lab.host("fresh1").processes():
+    for pid in lab.host("testf1").processes():
         os.kill(pid, signal.SIGKILL)
-    wait_gone_all(lab.host("fresh1"))
-    assert {row.name: row.state for row in lab.fleet.status()} == {"fresh1": "down", "fresh2": "running"}
+    wait_gone_all(lab.host("testf1"))
+    assert {row.name: row.state for row in lab.fleet.status()} == {"testf1": "down", "testf2": "running"}
     fresh(2)
     assert {row.state for row in lab.fleet.status()} == {"running"}
     # The kernel takes a dead host's link away when it finds the time; the next boot must not depend on that.
-    lab.host("fresh1").stop()
-    assert not Path("/sys/class/net/vb-fresh1").is_symlink()
+    lab.host("testf1").stop()
+    assert not Path("/sys/class/net/vb-testf1").is_symlink()
 
 
 def wait_gone_all(host: LabHost) -> None:
@@ -172,15 +180,15 @@ def wait_gone_all(host: LabHost) -> None:
 
 def test_a_trixie_host_boots(fresh):
     lab = fresh(1, release="trixie")
-    assert lab.sh("fresh1", "systemctl is-system-running --wait").strip() == "running"
-    assert "trixie" in lab.sh("fresh1", "cat /etc/os-release")
+    assert lab.sh("testf1", "systemctl is-system-running --wait").strip() == "running"
+    assert "trixie" in lab.sh("testf1", "cat /etc/os-release")
 
 
 def test_a_range_in_use_is_refused_and_nothing_is_made(lab):
     before = footprint()
     with pytest.raises(LabError, match="overlaps"):
-        Fleet("fresh").up(1, address_range="10.77.32.0/24")
-    Fleet("fresh").down(keep_base=True)
+        Fleet("testf").up(1, address_range="10.77.32.0/24")
+    Fleet("testf").down(keep_base=True)
     assert footprint() == before
 
 
@@ -188,8 +196,8 @@ def test_a_bridge_of_somebody_else_is_left_alone(lab):
     subprocess.run(["ip", "link", "add", "br-fresh", "type", "bridge"], check=True)
     try:
         with pytest.raises(LabError, match="did not make it"):
-            Fleet("fresh").up(1, address_range="10.77.33.0/24")
-        Fleet("fresh").down(keep_base=True)
+            Fleet("testf").up(1, address_range="10.77.33.0/24")
+        Fleet("testf").down(keep_base=True)
         assert "br-fresh" in footprint()["links"]
     finally:
         subprocess.run(["ip", "link", "del", "br-fresh"], check=True)

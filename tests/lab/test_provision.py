@@ -21,45 +21,45 @@ SCHEMA = json.loads((ROOT / "docs/schema/fleet.schema.json").read_text("utf-8"))
 
 @pytest.fixture
 def inventory(provisioned, tmp_path):
-    return provisioned.inventory(tmp_path / "hosts.yml", provisioned.of("test1", "test2"))
+    return provisioned.inventory(tmp_path / "hosts.yml", provisioned.of("prov1", "prov2"))
 
 
 def test_a_second_run_changes_nothing_and_says_so(provisioned, inventory, tmp_path):
-    argv = [LLMPROV, "provision", "-i", str(inventory), "--limit", "test1"]
+    argv = [LLMPROV, "provision", "-i", str(inventory), "--limit", "prov1"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "nothing was changed on any host" in done.stdout
-    assert "test1: planned: nothing to do" in done.stderr
+    assert "prov1: planned: nothing to do" in done.stderr
 
 
 def test_the_report_is_complete_valid_and_private(llmprov, inventory, tmp_path):
-    ran = llmprov("verify", inventory, "--limit", "test2")
+    ran = llmprov("verify", inventory, "--limit", "prov2")
     jsonschema.validate(ran.fleet, SCHEMA)
     assert ran.code == 0
-    assert ran.statuses() == {"test1": "not_selected", "test2": "pass"}
-    checks = {check["id"]: check for check in ran.row("test2")["checks"]}
+    assert ran.statuses() == {"prov1": "not_selected", "prov2": "pass"}
+    checks = {check["id"]: check for check in ran.row("prov2")["checks"]}
     assert checks["torch.version"]["measured"] == "2.13.0+cpu"
     assert checks["package.pyyaml"]["status"] == "pass"
     assert checks["train.accuracy"]["measured"] >= 0.95
-    assert {"classifier.samples_per_s", "train.tokens_per_s"} <= {m["key"] for m in ran.row("test2")["measurements"]}
+    assert {"classifier.samples_per_s", "train.tokens_per_s"} <= {m["key"] for m in ran.row("prov2")["measurements"]}
     (run,) = (tmp_path / "runs").iterdir()
     assert stat.S_IMODE(run.stat().st_mode) == 0o700
     names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
-    hosts = {"hosts/test1.json", "hosts/test2.json"}
+    hosts = {"hosts/prov1.json", "hosts/prov2.json"}
     assert names == {"run.json", "declared.json", "fleet.json", "events.jsonl", *hosts, *RENDERED}
     assert json.loads((run / "fleet.json").read_text()) == ran.fleet
 
 
 def test_a_finished_run_is_rendered_again(llmprov, cli, inventory):
-    llmprov("verify", inventory, "--limit", "test1")
-    for form, words in [("table", "test1"), ("md", "# llmprov"), ("json", "schema_version")]:
+    llmprov("verify", inventory, "--limit", "prov1")
+    for form, words in [("table", "prov1"), ("md", "# llmprov"), ("json", "schema_version")]:
         done = cli("report", "latest", "--format", form)
         assert done.returncode == 0
         assert words in done.stdout
 
 
 def test_the_plan_of_a_bare_host_reads_like_a_diff_and_changes_nothing(provisioned, cli, tmp_path):
-    bare = provisioned.inventory(tmp_path / "bare.yml", provisioned.of("test3"))
+    bare = provisioned.inventory(tmp_path / "bare.yml", provisioned.of("prov3"))
     done = cli("plan", "-i", str(bare))
     assert done.returncode == 0
     assert "+ pytorch: install 2.13.0+cpu" in done.stdout
@@ -69,24 +69,24 @@ def test_the_plan_of_a_bare_host_reads_like_a_diff_and_changes_nothing(provision
 
 
 def test_check_mode_is_clean_on_a_bare_host_and_changes_nothing(provisioned, llmprov, tmp_path):
-    bare = provisioned.inventory(tmp_path / "bare.yml", provisioned.of("test3"))
-    packages = provisioned.sh("test3", "dpkg -l")
+    bare = provisioned.inventory(tmp_path / "bare.yml", provisioned.of("prov3"))
+    packages = provisioned.sh("prov3", "dpkg -l")
     ran = llmprov("provision", bare, "--check")
     assert ran.code == 0
-    assert ran.statuses() == {"test3": "inconclusive"}
-    assert ran.row("test3")["converged"]["changed"]
-    assert provisioned.sh("test3", "dpkg -l") == packages
-    assert provisioned.sh("test3", "ls -d /opt/llmprov 2>/dev/null || true") == ""
+    assert ran.statuses() == {"prov3": "inconclusive"}
+    assert ran.row("prov3")["converged"]["changed"]
+    assert provisioned.sh("prov3", "dpkg -l") == packages
+    assert provisioned.sh("prov3", "ls -d /opt/llmprov 2>/dev/null || true") == ""
 
 
 def test_not_verified_is_inconclusive_and_strict_counts_it(llmprov, inventory):
-    ran = llmprov("provision", inventory, "--no-verify", "--limit", "test1")
-    assert (ran.code, ran.statuses()["test1"]) == (0, "inconclusive")
+    ran = llmprov("provision", inventory, "--no-verify", "--limit", "prov1")
+    assert (ran.code, ran.statuses()["prov1"]) == (0, "inconclusive")
 
 
 def test_plain_ansible_playbook_works(provisioned, inventory):
     playbook = ROOT / "playbooks/site.yml"
-    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), str(playbook), "-l", "test1"]
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), str(playbook), "-l", "prov1"]
     env = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "LANG": "C.UTF-8"}
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -102,7 +102,7 @@ def test_the_wheel_works_in_an_empty_directory(provisioned, inventory, tmp_path)
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     pip = [str(venv / "bin/pip"), "install", "--quiet", "--constraint", str(ROOT / "constraints.txt"), str(wheel)]
     subprocess.run(pip, check=True, capture_output=True)
-    argv = [str(venv / "bin/llmprov"), "provision", "-i", str(inventory), "--limit", "test1"]
+    argv = [str(venv / "bin/llmprov"), "provision", "-i", str(inventory), "--limit", "prov1"]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON", "VIRTUAL"))}
     done = subprocess.run(argv, cwd=empty, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -126,7 +126,7 @@ def test_an_ansible_without_the_package_says_so_in_one_sentence(provisioned, inv
         str(inventory),
         str(ROOT / "playbooks/plan.yml"),
         "-l",
-        "test1",
+        "prov1",
     ]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
@@ -135,28 +135,28 @@ def test_an_ansible_without_the_package_says_so_in_one_sentence(provisioned, inv
 
 def test_gpus_without_a_driver_are_refused_by_name_and_left_unchanged(fresh, llmprov, tmp_path):
     lab = fresh(1, gpus=("10de:2330",), packages=PYTHON)
-    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1"), pytorch_variant="auto")
+    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("provf1"), pytorch_variant="auto")
     ran = llmprov("provision", inventory)
     assert ran.code == 3
-    assert ran.statuses() == {"fresh1": "refused"}
-    assert "NVIDIA GPU and no NVIDIA driver" in ran.row("fresh1")["summary"]
-    assert ran.row("fresh1")["observation"]["devices"][0]["device_id"] == "2330"
-    assert ran.row("fresh1")["converged"]["changed"] == []
-    assert lab.sh("fresh1", "ls -d /opt/llmprov 2>/dev/null || true") == ""
+    assert ran.statuses() == {"provf1": "refused"}
+    assert "NVIDIA GPU and no NVIDIA driver" in ran.row("provf1")["summary"]
+    assert ran.row("provf1")["observation"]["devices"][0]["device_id"] == "2330"
+    assert ran.row("provf1")["converged"]["changed"] == []
+    assert lab.sh("provf1", "ls -d /opt/llmprov 2>/dev/null || true") == ""
     # Declared to do without: the CPU build goes on, and verification says that no GPU is seen where one is there.
     ran = llmprov("provision", inventory, "-e", f"pytorch_variant={VARIABLES['pytorch_variant']}")
     assert ran.code == 5
-    failed = [check["id"] for check in ran.row("fresh1")["checks"] if check["status"] == "fail"]
+    failed = [check["id"] for check in ran.row("provf1")["checks"] if check["status"] == "fail"]
     assert failed == ["driver.versions", "torch.cuda"]
     # A driver's package, and a newer kernel that no module was built for: told before anybody reboots.
-    lab.sh("fresh1", FAKE_DRIVER)
+    lab.sh("provf1", FAKE_DRIVER)
     ran = llmprov("plan", inventory, "-e", f"pytorch_variant={VARIABLES['pytorch_variant']}")
-    kernel = ran.row("fresh1")["observation"]["kernels"][0]
+    kernel = ran.row("provf1")["observation"]["kernels"][0]
     assert (kernel["release"], kernel["bootable"], kernel["nvidia_module"]) == ("6.1.0-99-amd64", True, False)
-    (finding,) = ran.row("fresh1")["plan"]["findings"]
+    (finding,) = ran.row("provf1")["plan"]["findings"]
     assert "6.1.0-99-amd64 boots next" in finding["says"]
     ran = llmprov("verify", inventory, "-e", f"pytorch_variant={VARIABLES['pytorch_variant']}")
-    warned = {check["id"]: check for check in ran.row("fresh1")["checks"] if check["status"] == "warn"}
+    warned = {check["id"]: check for check in ran.row("provf1")["checks"] if check["status"] == "warn"}
     assert "linux-headers-6.1.0-99-amd64" in warned["driver.next_kernel"]["remedy"]
 
 

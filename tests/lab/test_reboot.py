@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from llmprov.lab.fleet import Fleet
 from tests.conftest import LLMPROV, ROOT
-from tests.lab.conftest import PYTHON, Lab
+from tests.lab.conftest import Lab, cleared
 
 NAMES = ("boot1", "boot2", "boot3")
 #: A range of its own.
@@ -71,13 +70,11 @@ printf '[Service]\\nExecStartPre=/bin/sleep 12\\n' > /etc/systemd/system/ssh.ser
 
 
 @pytest.fixture(scope="module")
-def waiting(tmp_path_factory):
+def waiting(tmp_path_factory, saved):
     """Three provisioned hosts whose driver waits for a reboot; on the second no GPU will compute after it."""
-    fleet = Fleet("boot")
-    fleet.down(keep_base=True)
-    try:
-        fleet.up(3, address_range=ADDRESSES, gpus=("10de:2330",), packages=PYTHON)
-        lab = Lab(fleet).without_spinning()
+    with cleared("boot") as fleet:
+        fleet.up(3, address_range=ADDRESSES, gpus=("10de:2330",), from_snapshot=f"{saved}/seed1")
+        lab = Lab(fleet)
         folder = tmp_path_factory.mktemp("waiting")
         inventory = lab.inventory(folder / "hosts.yml", lab.of(*NAMES))
         argv = [LLMPROV, "provision", "-i", inventory, "--no-verify"]
@@ -88,8 +85,6 @@ def waiting(tmp_path_factory):
             if name != "boot2":
                 lab.sh(name, TORCH)
         yield lab
-    finally:
-        fleet.down(keep_base=True)
 
 
 def boot(lab, name):

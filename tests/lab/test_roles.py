@@ -45,14 +45,14 @@ class Playbook:
 def theirs(provisioned, tmp_path):
     folder = tmp_path / "anywhere"
     folder.mkdir()
-    return Playbook(folder, provisioned.inventory(tmp_path / "hosts.yml", provisioned.of("test2")))
+    return Playbook(folder, provisioned.inventory(tmp_path / "hosts.yml", provisioned.of("role2")))
 
 
 def plan_of(llmprov, theirs, **variables):
     extra = [word for name, value in variables.items() for word in ("-e", json.dumps({name: value}))]
     ran = llmprov("plan", theirs.inventory, *extra)
     assert ran.code == 0
-    return [a["component"] for a in ran.row("test2")["plan"]["actions"] if a["kind"] != "none"]
+    return [a["component"] for a in ran.row("role2")["plan"]["actions"] if a["kind"] != "none"]
 
 
 @pytest.mark.parametrize("role", ["preflight", "venv", "pytorch", "verify"])
@@ -69,31 +69,31 @@ TAMPERING = {
 
 
 def pending(ran):
-    return {a["component"] for a in ran.row("test2")["plan"]["actions"] if a["kind"] != "none"}
+    return {a["component"] for a in ran.row("role2")["plan"]["actions"] if a["kind"] != "none"}
 
 
 @pytest.mark.parametrize("script", TAMPERING, ids=lambda s: s[:40])
 def test_what_is_changed_behind_a_role_is_planned_told_by_check_mode_and_mended(provisioned, llmprov, theirs, script):
-    provisioned.sh("test2", script)
+    provisioned.sh("role2", script)
     checked = llmprov("provision", theirs.inventory, "--check")
     assert pending(checked) == TAMPERING[script]
-    assert checked.row("test2")["converged"]["changed"]
+    assert checked.row("role2")["converged"]["changed"]
     assert theirs.run(["preflight", "venv", "pytorch"], "--check")["changed"] > 0
     mended = llmprov("provision", theirs.inventory, "--no-verify")
     assert pending(mended) == TAMPERING[script], "check mode changed something"
     again = llmprov("provision", theirs.inventory, "--check")
-    assert (pending(again), again.row("test2")["converged"]["changed"]) == (set(), [])
+    assert (pending(again), again.row("role2")["converged"]["changed"]) == (set(), [])
 
 
 def test_tags_choose_what_is_converged(provisioned, llmprov, theirs):
-    provisioned.sh("test2", f"rm -r {ENV}/lib/python3.11/site-packages/torch-*.dist-info")
-    assert llmprov("provision", theirs.inventory, "--tags", "preflight").row("test2")["converged"]["changed"] == []
-    assert llmprov("provision", theirs.inventory, "--tags", "pytorch").row("test2")["converged"]["changed"]
+    provisioned.sh("role2", f"rm -r {ENV}/lib/python3.11/site-packages/torch-*.dist-info")
+    assert llmprov("provision", theirs.inventory, "--tags", "preflight").row("role2")["converged"]["changed"] == []
+    assert llmprov("provision", theirs.inventory, "--tags", "pytorch").row("role2")["converged"]["changed"]
 
 
 def test_what_was_mended_works(llmprov, theirs):
     assert theirs.run(["preflight", "venv", "pytorch"], "--check")["changed"] == 0
-    assert llmprov("verify", theirs.inventory).statuses() == {"test2": "pass"}
+    assert llmprov("verify", theirs.inventory).statuses() == {"role2": "pass"}
 
 
 def test_a_declaration_that_changes_changes_the_environment(provisioned, llmprov, cli, theirs):
@@ -101,28 +101,28 @@ def test_a_declaration_that_changes_changes_the_environment(provisioned, llmprov
     wanted = {"llm_packages": ["pyyaml>=6", "idna==3.9"]}
     assert plan_of(llmprov, theirs, **wanted) == ["venv"]
     assert llmprov("provision", theirs.inventory, "--no-verify", "-e", json.dumps(wanted)).code == 0
-    assert "idna-3.9.dist-info" in provisioned.sh("test2", versions)
+    assert "idna-3.9.dist-info" in provisioned.sh("role2", versions)
     wanted = {"llm_packages": ["pyyaml>=6", "idna==3.10"]}
     done = cli("provision", "-i", str(theirs.inventory), "--no-verify", "--diff", "-e", json.dumps(wanted))
     assert done.returncode == 0
     assert "-idna==3.9" in done.stderr
     assert "+idna==3.10" in done.stderr
-    assert "idna-3.10.dist-info" in provisioned.sh("test2", versions)
+    assert "idna-3.10.dist-info" in provisioned.sh("role2", versions)
     wanted = {"venv_packages_absent": ["idna"]}
-    assert llmprov("provision", theirs.inventory, "-e", json.dumps(wanted)).statuses() == {"test2": "pass"}
-    assert "idna" not in provisioned.sh("test2", versions)
+    assert llmprov("provision", theirs.inventory, "-e", json.dumps(wanted)).statuses() == {"role2": "pass"}
+    assert "idna" not in provisioned.sh("role2", versions)
 
 
 def test_absent_leaves_the_file_tree_as_before(provisioned, llmprov, theirs):
     other = "/srv/other env"
-    before = provisioned.sh("test2", "find /srv /opt -path '*/cache' -prune -o -path '*/depot' -prune -o -print | sort")
+    before = provisioned.sh("role2", "find /srv /opt -path '*/cache' -prune -o -path '*/depot' -prune -o -print | sort")
     extra = ["-e", json.dumps({"venv_path": other, "pytorch_state": "absent", "llm_packages": ["idna"]})]
     assert llmprov("provision", theirs.inventory, "--no-verify", *extra).code == 0
-    assert "idna" in provisioned.sh("test2", f"ls '{other}'/lib/python3*/site-packages")
+    assert "idna" in provisioned.sh("role2", f"ls '{other}'/lib/python3*/site-packages")
     ran = llmprov("provision", theirs.inventory, "--no-verify", *extra, "-e", "venv_state=absent")
     assert ran.code == 0
-    provisioned.sh("test2", "rmdir /srv/* 2>/dev/null || true")
-    after = provisioned.sh("test2", "find /srv /opt -path '*/cache' -prune -o -path '*/depot' -prune -o -print | sort")
+    provisioned.sh("role2", "rmdir /srv/* 2>/dev/null || true")
+    after = provisioned.sh("role2", "find /srv /opt -path '*/cache' -prune -o -path '*/depot' -prune -o -print | sort")
     missing = set(before.splitlines()) - set(after.splitlines())
     extra_files = set(after.splitlines()) - set(before.splitlines())
     assert not extra_files
@@ -130,19 +130,19 @@ def test_absent_leaves_the_file_tree_as_before(provisioned, llmprov, theirs):
 
 
 def test_what_is_no_environment_is_never_removed(provisioned, llmprov, theirs):
-    provisioned.sh("test2", "mkdir -p /srv/data && echo precious > /srv/data/file")
+    provisioned.sh("role2", "mkdir -p /srv/data && echo precious > /srv/data/file")
     try:
         ran = llmprov("provision", theirs.inventory, "-e", "venv_path=/srv/data")
-        assert ran.statuses() == {"test2": "refused"}
-        assert provisioned.sh("test2", "cat /srv/data/file").strip() == "precious"
+        assert ran.statuses() == {"role2": "refused"}
+        assert provisioned.sh("role2", "cat /srv/data/file").strip() == "precious"
     finally:
-        provisioned.sh("test2", "rm -r /srv/data")
+        provisioned.sh("role2", "rm -r /srv/data")
 
 
 def test_preflight_waits_for_a_package_lock_and_then_says_who_holds_it(fresh, llmprov, tmp_path):
     lab = fresh(1)
-    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("fresh1"))
-    host = lab.host("fresh1")
+    inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("rolef1"))
+    host = lab.host("rolef1")
     # perl is on every Debian host and holds the lock as dpkg does; it says when it has it.
     hold = (
         'use Fcntl; open(F, "+>", "/var/lib/dpkg/lock-frontend"); '
@@ -161,8 +161,8 @@ def test_preflight_waits_for_a_package_lock_and_then_says_who_holds_it(fresh, ll
         assert holder.stdout.readline() == "held\n"
         ran = llmprov("provision", inventory, "--no-verify", "-e", "preflight_lock_timeout_s=1")
         assert ran.code == 3
-        assert ran.statuses() == {"fresh1": "fail"}
-        assert "lock" in ran.row("fresh1")["summary"]
+        assert ran.statuses() == {"rolef1": "fail"}
+        assert "lock" in ran.row("rolef1")["summary"]
     finally:
         holder.communicate(timeout=30)
     assert llmprov("provision", inventory, "--no-verify", "-e", "pytorch_state=absent").code == 0

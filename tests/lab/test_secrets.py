@@ -62,17 +62,17 @@ def vaulted(text, password_file):
 def test_planted_secrets_are_found_nowhere(fresh, tmp_path, monkeypatch):
     lab = fresh(1, packages=PYTHON)
     lab.sh(
-        "fresh1", f"echo 'admin:{LOGIN}' | chpasswd; echo 'PasswordAuthentication yes' > /etc/ssh/sshd_config.d/a.conf"
+        "secf1", f"echo 'admin:{LOGIN}' | chpasswd; echo 'PasswordAuthentication yes' > /etc/ssh/sshd_config.d/a.conf"
     )
-    lab.sh("fresh1", "rm /home/admin/.ssh/authorized_keys; systemctl restart ssh")
-    lab.sh("fresh1", "echo 'admin ALL=(ALL) ALL' > /etc/sudoers.d/admin")
+    lab.sh("secf1", "rm /home/admin/.ssh/authorized_keys; systemctl restart ssh")
+    lab.sh("secf1", "echo 'admin ALL=(ALL) ALL' > /etc/sudoers.d/admin")
     # The password of the account is that of sudo, too.
     work, keys = tmp_path / "work", tmp_path / "keys"
     work.mkdir()
     keys.mkdir()
     (keys / "vault").write_text(VAULT)
     inventory = lab.inventory(
-        keys / "hosts.yml", lab.of("fresh1"), pytorch_state="absent", ansible_ssh_private_key_file="/nonexistent"
+        keys / "hosts.yml", lab.of("secf1"), pytorch_state="absent", ansible_ssh_private_key_file="/nonexistent"
     )
     text = inventory.read_text()
     secrets = {"ansible_password": LOGIN, "ansible_become_password": LOGIN, "hf_token": TOKEN}
@@ -107,5 +107,5 @@ def test_planted_secrets_are_found_nowhere(fresh, tmp_path, monkeypatch):
     left.look()
     assert left.found == set()
     words = " ".join(f"-e {secret}" for secret in PLANTED)
-    assert lab.sh("fresh1", f"grep -rlaF {words} {ON_HOST} 2>/dev/null || true") == ""
-    assert lab.sh("fresh1", f"journalctl -q --no-pager | grep -F {words} || true") == ""
+    assert lab.sh("secf1", f"grep -rlaF {words} {ON_HOST} 2>/dev/null || true") == ""
+    assert lab.sh("secf1", f"journalctl -q --no-pager | grep -F {words} || true") == ""

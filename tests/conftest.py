@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.timing import Times
+
 ROOT = Path(__file__).parents[1]
 LLMPROV = str(Path(sys.executable).parent / "llmprov")
 
@@ -50,5 +52,13 @@ def _history(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--keep-base`: another test process follows, and takes the labs' base trees over."""
+    """`--keep-base`: another test process follows, and takes the labs' base trees over; `--times`: `tests.timing`."""
     parser.addoption("--keep-base", action="store_true", help="leave the labs' base trees for the next tests")
+    parser.addoption("--times", metavar="FILE", type=Path, help="append a line about what the tests cost to this file")
+    parser.addoption("--part", default="tests", help="what that line calls these tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure what tests cost; where pytest-xdist runs them, its workers measure and their parent writes."""
+    path = None if hasattr(config, "workerinput") else config.getoption("--times")
+    config.pluginmanager.register(Times(path, config.getoption("--part")))

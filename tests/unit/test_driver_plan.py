@@ -6,7 +6,7 @@ import re
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmprov.knowledge import BRANCHES, GPUS, SUPPORTED_OS, architecture_runs_on, driver_floor, torch_release
@@ -271,7 +271,6 @@ SYSTEMS = [(name, version) for name, versions in SUPPORTED_OS.items() for versio
 TAGS = ["auto", "cpu", *torch_release("2.13.0", "x86_64").tags]
 
 
-@settings(max_examples=600)
 @given(
     WANTED,
     st.lists(st.sampled_from(sorted(GPUS)), max_size=2),
@@ -311,7 +310,6 @@ def test_no_plan_pairs_what_the_tables_rule_out(wanted, ids, system, tag, secure
             assert carried is None or any(architecture_runs_on(code, GPUS[identifier].arch) for code in carried)
 
 
-@settings(max_examples=200)
 @given(WANTED, st.sampled_from(sorted(GPUS)), st.sampled_from(SYSTEMS))
 def test_a_host_as_declared_gets_no_action(wanted, identifier, system):
     about = {"id": system[0], "version_id": system[1], "architecture": "x86_64"}

@@ -356,7 +356,7 @@ QUESTION = {"declared": NOTHING_DECLARED, "level": "quick", "minutes": 5, "label
 
 
 def test_a_stage_that_crashes_is_a_finding():
-    answer = Stage("no_such_task", "cpu", QUESTION).finish(time.monotonic() + 30)
+    answer = Stage("no_such_task", "cpu", QUESTION).finish(time.monotonic() + 300)
     (check,) = answer["checks"]
     assert (check["id"], check["status"]) == ("payload.no_such_task.cpu", "fail")
     assert "KeyError" in check["evidence"]
@@ -371,7 +371,7 @@ def test_a_stage_that_hangs_is_ended_and_named():
 
 def test_a_stage_that_is_killed_leaves_what_it_had():
     stage = Stage("device", "cpu", QUESTION)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not Path(stage.path).exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)  # a poll: the file tells when the first figures are there
@@ -383,7 +383,7 @@ def test_a_stage_that_is_killed_leaves_what_it_had():
 
 def test_a_process_of_a_world_that_fails_is_named_with_its_reason():
     question = {"processes": 2, "size": "no such size", "alone_tokens_per_s": 0}
-    (check,) = Stage("world", "", question).finish(time.monotonic() + 60)["checks"]
+    (check,) = Stage("world", "", question).finish(time.monotonic() + 300)["checks"]
     assert (check["id"], check["status"]) == ("world.run", "fail")
     assert re.search(r"process [01] of 2 failed: KeyError: 'no such size'", check["summary"])
 
@@ -394,6 +394,6 @@ def test_a_process_of_a_world_ends_without_the_end_of_the_interpreter(tmp_path):
     code = "import atexit; atexit.register(print, 'the interpreter ended'); " + START
     argv = [sys.executable, "-c", code, HOME, "rank", str(path), "tiny"]
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    ran = subprocess.run(argv, env={**os.environ, **alone}, stdout=subprocess.PIPE, timeout=60, check=True)
+    ran = subprocess.run(argv, env={**os.environ, **alone}, stdout=subprocess.PIPE, timeout=300, check=True)
     assert ran.stdout == b""
     assert json.loads(path.read_text())["world"] == 1

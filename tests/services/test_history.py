@@ -164,11 +164,13 @@ WRITER = """
 import sys
 from llmprov.report import aggregate, simulate
 from llmprov.store.history import History
+made = simulate.fleet(300)
+fleet = aggregate.fleet(made.run, made.rows, lambda _: 0, [])
 with History(sys.argv[1]) as history:
     for number in range(1, 400):
-        made = simulate.fleet(300, number)
-        history.record(aggregate.fleet(made.run, made.rows, lambda _: 0, []))
-        print(made.run.id, flush=True)
+        run = simulate.fleet(1, number).run
+        history.record(fleet.model_copy(update={"run": run}))
+        print(run.id, flush=True)
 """
 
 

@@ -30,6 +30,7 @@ from llmprov.payload.stages import HOME, START, Stage
 from llmprov.run.variables import desired_from
 
 SMALL = Size("small test", 2, 32, 2, 16, 64, 2)
+SMALL_ADAPTED = Size("small adapters", 2, 64, 4, 32, 64, 16)
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +309,8 @@ def test_the_digest_leaves_torch_as_it_was(torch, cpu):
 
 
 def test_data_from_files_is_learned_and_spoilt_data_is_seen(cpu, tmp_path, monkeypatch):
-    monkeypatch.setattr(input_pipeline, "DISK_BYTES", 1 << 20)
+    for name, small in (("DISK_BYTES", 1 << 20), ("FILES", 16), ("LINES", 128)):
+        monkeypatch.setattr(input_pipeline, name, small)
     checks, figures = input_pipeline.measure(cpu, str(tmp_path))
     assert ids(checks, "fail") == set()
     assert {figure["key"] for figure in figures} == {
@@ -327,7 +329,8 @@ def test_a_pipeline_that_waits_is_named():
     assert ids(checks, "warn") == {"cpu.input.wait"}
 
 
-def test_adapters_learn_on_a_base_that_stays_as_it_is(cpu):
+def test_adapters_learn_on_a_base_that_stays_as_it_is(cpu, monkeypatch):
+    monkeypatch.setattr(fine_tuning, "SIZE", SMALL_ADAPTED)
     checks, figures = fine_tuning.measure(cpu)
     assert [check["status"] for check in checks] == ["pass"]
     assert figures[1]["value"] < fine_tuning.FALL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from functools import cache
 from itertools import pairwise
 
 import jsonschema
@@ -20,6 +21,7 @@ from tests.unit.builders import row, run_info
 SCHEMA = json.loads((ROOT / "docs/schema/fleet.schema.json").read_text("utf-8"))
 
 
+@cache
 def fleet(count: int, seed: int = 2, faults: float = 0.2) -> FleetReport:
     made = simulate.fleet(count, seed, faults)
     return aggregate.fleet(made.run, made.rows, outcome.exit_code, [])
@@ -131,7 +133,7 @@ def test_about_as_many_faults_are_planted_as_asked_for():
 
 
 def test_faults_stay_for_some_days():
-    days = [set(simulate.fleet(200, day, faults=0.1).planted) for day in range(6)]
+    days = [set(simulate.fleet(100, day, faults=0.1).planted) for day in range(6)]
     stayed = sum(len(a & b) for a, b in pairwise(days))
     came = sum(len(b - a) for a, b in pairwise(days))
     assert stayed > came > 0

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo demo-down test lint-and-unit lint unit services lab-tests lab-tests-own lab-tests-shared bench chaos precision screenshots generate \
+.PHONY: help demo demo-down test lint-and-unit lint lint-python lint-roles unit services lab-tests lab-tests-own lab-tests-shared bench chaos precision screenshots generate \
   packages lab-packages test-packages clean
 .DEFAULT_GOAL := help
 
@@ -61,20 +61,31 @@ lint-and-unit: $(VENV)/.dev
 	@$(MAKE) -s --no-print-directory unit
 	@$(MAKE) -s --no-print-directory services
 
+# ansible-lint takes about as long as all else.
 lint: $(VENV)/.dev
 	@echo "make: ruff, mypy, yamllint, ansible-lint"
+	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lint-roles lint-python
+
+lint-python: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/yamllint --strict .
+
+lint-roles: $(VENV)/.dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production -q playbooks roles
 
+# Tests on every processor; tests that share a dear fixture stay together (tests/conftest.py: DEAR). `make unit TIMES=FILE` adds
+# a line about what they cost, for `python -m tests.table FILE`; `EXAMPLES=thorough` tries more examples of each property.
+BESIDE := --numprocesses auto --maxprocesses 4 --dist loadgroup
+cost = $(if $(TIMES),--times $(TIMES) --part $@)
+
 unit: $(VENV)/.dev
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest tests/unit $(BESIDE) $(cost) $(if $(EXAMPLES),--hypothesis-profile $(EXAMPLES))
 
 # A real browser and real databases, without any host.
 services: $(VENV)/.dev test-packages
-	@$(BIN)/python -m pytest tests/services
+	@$(BIN)/python -m pytest tests/services $(BESIDE) $(cost)
 
 # The tests of the lab itself look at the whole machine, so they stand alone; then several fleets side by side.
 lab-tests: $(VENV)/.dev

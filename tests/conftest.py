@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.timing import Times
+
 ROOT = Path(__file__).parents[1]
 LLMPROV = str(Path(sys.executable).parent / "llmprov")
 
-# How long an example takes is the machine's affair, which has lab hosts to run beside.
-settings.register_profile("llmprov", deadline=None)
-settings.load_profile("llmprov")
+# How long an example takes is the machine's affair, which has lab hosts to run beside. `make test-all` tries more examples:
+# `--hypothesis-profile thorough`.
+settings.register_profile("quick", deadline=None, max_examples=50)
+settings.register_profile("thorough", deadline=None, max_examples=600)
+settings.load_profile("quick")
+
+#: Session fixtures that cost seconds: of the workers of pytest-xdist, one has all tests that use such a fixture.
+DEAR = ("torch", "sound", "browser", "postgres")
 
 # Many processes share few processors here, and OpenMP's threads wait for each other by spinning.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run llmprov in an empty directory, in this process: what `cli` does, without the start of another Python."""
+
+    def call(*argv: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        from llmprov import cli
+
+        # With a buffer below the text, as the real ones have.
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+        monkeypatch.setattr(sys, "argv", [LLMPROV, *argv])
+        monkeypatch.setattr(sys.modules["__main__"], "__package__", None)  # else usage says `python -m pytest`
+        with chdir(cwd), redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            cli.main()
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read())
+        return subprocess.CompletedProcess([LLMPROV, *argv], int(ended.value.code or 0), *texts)
+
+    return call
 
 
 @pytest.fixture
@@ -50,5 +81,22 @@ def _history(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--keep-base`: another test process follows, and takes the labs' base trees over."""
+    """`--keep-base`: another test process follows, and takes the labs' base trees over; `--times`: `tests.timing`."""
     parser.addoption("--keep-base", action="store_true", help="leave the labs' base trees for the next tests")
+    parser.addoption("--times", metavar="FILE", type=Path, help="append a line about what the tests cost to this file")
+    parser.addoption("--part", default="tests", help="what that line calls these tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure what tests cost; where pytest-xdist runs them, its workers measure and their parent writes."""
+    path = None if hasattr(config, "workerinput") else config.getoption("--times")
+    config.pluginmanager.register(Times(path, config.getoption("--part")))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests together that share what is dear (`--dist loadgroup`)."""
+    for item in items:
+        group = next((name for name in DEAR if name in item.fixturenames), None)
+        if group and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(group))

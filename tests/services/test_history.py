@@ -164,11 +164,13 @@ WRITER = """
 import sys
 from llmprov.report import aggregate, simulate
 from llmprov.store.history import History
+made = simulate.fleet(300)
+fleet = aggregate.fleet(made.run, made.rows, lambda _: 0, [])
 with History(sys.argv[1]) as history:
     for number in range(1, 400):
-        made = simulate.fleet(300, number)
-        history.record(aggregate.fleet(made.run, made.rows, lambda _: 0, []))
-        print(made.run.id, flush=True)
+        run = simulate.fleet(1, number).run
+        history.record(fleet.model_copy(update={"run": run}))
+        print(run.id, flush=True)
 """
 
 
@@ -233,12 +235,12 @@ def test_names_that_are_no_names_are_recorded_and_found(address):
 
 
 @pytest.fixture
-def past(cli, tmp_path, address):
+def past(inside, tmp_path, address):
     """llmprov with a history of four days."""
     for number in range(4):
-        done = cli("report", "--simulate", "40", "--seed", str(number), "--out", "runs", "--history", address)
+        done = inside("report", "--simulate", "40", "--seed", str(number), "--out", "runs", "--history", address)
         assert "report: runs/" in done.stdout, done.stderr
-    return lambda *argv: cli("history", *argv, "--history", address)
+    return lambda *argv: inside("history", *argv, "--history", address)
 
 
 def test_the_history_is_told(past):
@@ -265,26 +267,26 @@ def test_a_regression_fails_when_asked(past):
     assert 5 in codes
 
 
-def test_a_run_of_another_controller_is_imported(cli, tmp_path, address):
-    cli("report", "--simulate", "20", "--out", "elsewhere/runs")
+def test_a_run_of_another_controller_is_imported(inside, tmp_path, address):
+    inside("report", "--simulate", "20", "--out", "elsewhere/runs")
     (run,) = (tmp_path / "elsewhere/runs").iterdir()
-    done = cli("history", "import", str(run), "--history", address)
+    done = inside("history", "import", str(run), "--history", address)
     assert (done.returncode, done.stdout) == (0, f"{run.name}: recorded\n")
-    assert "recorded before" in cli("history", "import", str(run), "--history", address).stdout
-    done = cli("history", "prune", "--keep-days", "1", "--history", address)
+    assert "recorded before" in inside("history", "import", str(run), "--history", address).stdout
+    done = inside("history", "prune", "--keep-days", "1", "--history", address)
     assert done.stdout.startswith("1 run forgotten; 0 left in ")
 
 
-def test_a_baseline_may_be_a_recorded_run(cli, tmp_path, address):
-    cli("report", "--simulate", "20", "--out", "elsewhere", "--history", address)
-    cli("report", "--simulate", "20", "--seed", "1", "--out", "runs")
-    done = cli("report", "latest", "--baseline", "20260101", "--history", address, "--json")
+def test_a_baseline_may_be_a_recorded_run(inside, tmp_path, address):
+    inside("report", "--simulate", "20", "--out", "elsewhere", "--history", address)
+    inside("report", "--simulate", "20", "--seed", "1", "--out", "runs")
+    done = inside("report", "latest", "--baseline", "20260101", "--history", address, "--json")
     assert json.loads(done.stdout)["baseline"].startswith("20260101T060000Z")
 
 
-def test_the_history_can_be_switched_off(cli, monkeypatch, tmp_path):
+def test_the_history_can_be_switched_off(inside, monkeypatch, tmp_path):
     monkeypatch.setenv("LLMPROV_HISTORY", "off")
-    assert "switched off" in cli("history").stderr
+    assert "switched off" in inside("history").stderr
     assert not (tmp_path / "off").exists()
 
 
@@ -297,28 +299,28 @@ def test_the_history_can_be_switched_off(cli, monkeypatch, tmp_path):
         (lambda text: "", "EOF"),
     ],
 )
-def test_a_run_that_is_broken_is_not_imported(cli, tmp_path, spoil, words):
-    cli("report", "--simulate", "20", "--out", "runs")
+def test_a_run_that_is_broken_is_not_imported(inside, tmp_path, spoil, words):
+    inside("report", "--simulate", "20", "--out", "runs")
     (run,) = (tmp_path / "runs").iterdir()
     path = run / "fleet.json"
     path.write_text(spoil(path.read_text("utf-8")))
-    done = cli("history", "import", str(run))
+    done = inside("history", "import", str(run))
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr) < 1000
 
 
-def test_a_file_that_is_no_database_is_told_and_left(cli, tmp_path):
+def test_a_file_that_is_no_database_is_told_and_left(inside, tmp_path):
     (tmp_path / "bad.db").write_bytes(b"x" * 100_000)
-    done = cli("history", "--history", "bad.db")
+    done = inside("history", "--history", "bad.db")
     assert (done.returncode, "file is not a database" in done.stderr) == (1, True)
     assert (tmp_path / "bad.db").read_bytes() == b"x" * 100_000
 
 
 @pytest.mark.parametrize("where", ["u:geheim@127.0.0.1:1/x", "u@127.0.0.1:1/x?password=geheim"])
-def test_a_password_is_never_told(cli, monkeypatch, where):
+def test_a_password_is_never_told(inside, monkeypatch, where):
     monkeypatch.setenv("LLMPROV_HISTORY", f"postgresql://{where}")
-    done = cli("history")
+    done = inside("history")
     assert done.returncode == 1
     assert "cannot be opened" in done.stderr
     assert "geheim" not in done.stderr + done.stdout
@@ -334,19 +336,19 @@ def test_a_password_is_never_told(cli, monkeypatch, where):
         (("diff", "latest", "2020"), "no run in"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(cli, tmp_path, argv, words):
+def test_mistakes_are_told_in_a_sentence(inside, tmp_path, argv, words):
     home = ("--history", str(tmp_path / "h.db")) if "--history" not in argv else ()
-    done = cli("history", *argv, *home)
+    done = inside("history", *argv, *home)
     assert done.returncode == 2
     assert words in done.stderr
     assert "geheim" not in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_history_that_cannot_be_written_does_not_spoil_the_run(cli, tmp_path):
-    done = cli("report", "--simulate", "20", "--out", "runs", "--history", "/proc/history.db")
+def test_a_history_that_cannot_be_written_does_not_spoil_the_run(inside, tmp_path):
+    done = inside("report", "--simulate", "20", "--out", "runs", "--history", "/proc/history.db")
     assert "report: runs/" in done.stdout
     assert "history import" in done.stderr
-    done = cli("report", "--simulate", "21", "--out", "runs", "--history", "postgresql://nobody@127.0.0.1:1/x")
+    done = inside("report", "--simulate", "21", "--out", "runs", "--history", "postgresql://nobody@127.0.0.1:1/x")
     assert "report: runs/" in done.stdout
     assert "cannot be opened" in done.stderr

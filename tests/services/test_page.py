@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed: Debian's package chromium has one")
@@ -69,15 +69,28 @@ class Opened:
         return self.page.locator(f"#table tbody tr td:nth-child({number})").all_inner_texts()
 
 
+@pytest.fixture(scope="session")
+def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[FleetReport], Path]:
+    """The file of a fleet's page, rendered once a fleet."""
+    folder, pages = tmp_path_factory.mktemp("pages"), {}
+
+    def call(fleet: FleetReport) -> Path:
+        if id(fleet) not in pages:
+            path = folder / f"report{len(pages)}.html"
+            path.write_text(html.render(fleet), encoding="utf-8")
+            pages[id(fleet)] = fleet, path  # kept, so that no other fleet gets its id
+        return pages[id(fleet)][1]
+
+    return call
+
+
 @pytest.fixture
-def open_page(browser: Browser, tmp_path: Path) -> Iterator[Any]:
+def open_page(browser: Browser, page_of: Callable[[FleetReport], Path]) -> Iterator[Any]:
     """Open a fleet's page; at the end it must have complained of nothing."""
     opened: list[Opened] = []
 
     def call(fleet: FleetReport, **context: Any) -> Opened:
-        path = tmp_path / "report.html"
-        path.write_text(html.render(fleet), encoding="utf-8")
-        opened.append(Opened(browser, path, **context))
+        opened.append(Opened(browser, page_of(fleet), **context))
         return opened[-1]
 
     yield call
@@ -168,11 +181,11 @@ def test_drift_is_in_the_panel(open_page):
     expect(told.page.locator("#panel")).to_contain_text("~ pytorch: upgrade 2.12.1 -> 2.13.0")
 
 
-def test_a_link_opens_a_host(open_page, browser, tmp_path):
+def test_a_link_opens_a_host(open_page):
     fleet = simulated()
     told = open_page(fleet)
     name = fleet.hosts[-1].host
-    told.page.goto(f"{(tmp_path / 'report.html').as_uri()}#host={name}")
+    told.page.goto(f"{told.page.url}#host={name}")
     told.page.reload()
     expect(told.page.locator("#panel-title")).to_have_text(name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmprov.knowledge import BRANCHES, GPUS, SUPPORTED_OS, driver_sources
@@ -177,7 +177,6 @@ def with_gpus(*names: str, system: tuple[str, str] = ("debian", "12")) -> Observ
     return observed(devices=devices, os={"id": system[0], "version_id": system[1], "architecture": "x86_64"})
 
 
-@settings(max_examples=500)
 @given(WANTED, MODELS, st.sampled_from(SYSTEMS))
 def test_no_choice_is_one_that_the_tables_rule_out(wanted, names, system):
     seen = with_gpus(*names, system=system)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmprov.knowledge import BRANCHES, GPUS, SUPPORTED_OS
@@ -269,7 +269,6 @@ SYSTEMS = [(name, version) for name, versions in SUPPORTED_OS.items() for versio
 TAGS = ["auto", "cpu", *sorted(vendor_facts.WHEELS["2.13.0"])]
 
 
-@settings(max_examples=600)
 @given(
     WANTED,
     st.lists(st.sampled_from(sorted(GPUS)), max_size=2),
@@ -308,7 +307,6 @@ def test_no_plan_pairs_what_the_tables_rule_out(wanted, ids, system, tag, secure
         assert variant == "cu132" or all(vendor_facts.runs(variant, identifier) for identifier in ids)
 
 
-@settings(max_examples=200)
 @given(WANTED, st.sampled_from(sorted(GPUS)), st.sampled_from(SYSTEMS))
 def test_a_host_as_declared_gets_no_action(wanted, identifier, system):
     about = {"id": system[0], "version_id": system[1], "architecture": "x86_64"}

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -181,7 +181,6 @@ ROWS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(ROWS, max_size=8, unique_by=lambda row: row.host))
 def test_any_rows_make_a_report_in_every_form(rows):
     fleet = aggregate.fleet(run_info(), rows, outcome.exit_code, [])

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,17 +29,12 @@ from llmprov.payload.measure.gpt import SIZES, Size
 from llmprov.payload.stages import HOME, START, Stage
 from llmprov.run.variables import desired_from
 
-# Before Ansible, which other tests bring into this process: it patches sys.intern, and torch then refuses.
-with warnings.catch_warnings(action="ignore"):
-    import torch
-    import torch._dynamo
-    from torch.utils.flop_counter import FlopCounterMode
-
 SMALL = Size("small test", 2, 32, 2, 16, 64, 2)
+SMALL_ADAPTED = Size("small adapters", 2, 64, 4, 32, 64, 16)
 
 
 @pytest.fixture(scope="module")
-def cpu():
+def cpu(torch):
     return Device(torch, "cpu")
 
 
@@ -70,7 +64,9 @@ def test_throughput_is_all_tokens_over_all_time():
 # -- the model ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_flops_formula_is_what_torch_counts():
+def test_the_flops_formula_is_what_torch_counts(torch):
+    from torch.utils.flop_counter import FlopCounterMode
+
     model = gpt.build(torch, SMALL, "cpu")
     batch = torch.randint(SMALL.vocabulary, (SMALL.batch, SMALL.context + 1))
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -79,7 +75,7 @@ def test_the_flops_formula_is_what_torch_counts():
 
 
 @pytest.mark.parametrize("size", [SMALL, SIZES["tiny"]])
-def test_the_parameters_are_as_many_as_said(size):
+def test_the_parameters_are_as_many_as_said(torch, size):
     assert sum(p.numel() for p in gpt.build(torch, size, "cpu").parameters()) == size.parameters()
 
 
@@ -87,7 +83,7 @@ def test_the_largest_is_about_a_billion():
     assert 1.0e9 < SIZES["1b"].parameters() < 1.5e9
 
 
-def test_a_later_token_changes_no_earlier_one():
+def test_a_later_token_changes_no_earlier_one(torch):
     model = gpt.build(torch, SMALL, "cpu")
     tokens = torch.randint(SMALL.vocabulary, (1, SMALL.context))
     other = tokens.clone()
@@ -296,7 +292,7 @@ def test_bandwidth_and_matmul_have_their_spread(cpu):
         assert 0 < found[f"{key}.p5"] <= found[key] <= found[f"{key}.p95"]
 
 
-def test_the_same_numbers_every_time_and_others_from_a_poisoned_device(cpu, monkeypatch):
+def test_the_same_numbers_every_time_and_others_from_a_poisoned_device(torch, cpu, monkeypatch):
     first, second = digest.measure(cpu), digest.measure(cpu)
     assert first == second
     real = torch.Tensor.__matmul__
@@ -305,7 +301,7 @@ def test_the_same_numbers_every_time_and_others_from_a_poisoned_device(cpu, monk
     assert digest.measure(cpu)["cpu.matmul"] != first["cpu.matmul"]
 
 
-def test_the_digest_leaves_torch_as_it_was(cpu):
+def test_the_digest_leaves_torch_as_it_was(torch, cpu):
     threads = torch.get_num_threads()
     digest.measure(cpu)
     assert torch.get_num_threads() == threads
@@ -313,7 +309,8 @@ def test_the_digest_leaves_torch_as_it_was(cpu):
 
 
 def test_data_from_files_is_learned_and_spoilt_data_is_seen(cpu, tmp_path, monkeypatch):
-    monkeypatch.setattr(input_pipeline, "DISK_BYTES", 1 << 20)
+    for name, small in (("DISK_BYTES", 1 << 20), ("FILES", 16), ("LINES", 128)):
+        monkeypatch.setattr(input_pipeline, name, small)
     checks, figures = input_pipeline.measure(cpu, str(tmp_path))
     assert ids(checks, "fail") == set()
     assert {figure["key"] for figure in figures} == {
@@ -332,7 +329,8 @@ def test_a_pipeline_that_waits_is_named():
     assert ids(checks, "warn") == {"cpu.input.wait"}
 
 
-def test_adapters_learn_on_a_base_that_stays_as_it_is(cpu):
+def test_adapters_learn_on_a_base_that_stays_as_it_is(cpu, monkeypatch):
+    monkeypatch.setattr(fine_tuning, "SIZE", SMALL_ADAPTED)
     checks, figures = fine_tuning.measure(cpu)
     assert [check["status"] for check in checks] == ["pass"]
     assert figures[1]["value"] < fine_tuning.FALL
@@ -361,7 +359,7 @@ QUESTION = {"declared": NOTHING_DECLARED, "level": "quick", "minutes": 5, "label
 
 
 def test_a_stage_that_crashes_is_a_finding():
-    answer = Stage("no_such_task", "cpu", QUESTION).finish(time.monotonic() + 30)
+    answer = Stage("no_such_task", "cpu", QUESTION).finish(time.monotonic() + 300)
     (check,) = answer["checks"]
     assert (check["id"], check["status"]) == ("payload.no_such_task.cpu", "fail")
     assert "KeyError" in check["evidence"]
@@ -376,7 +374,7 @@ def test_a_stage_that_hangs_is_ended_and_named():
 
 def test_a_stage_that_is_killed_leaves_what_it_had():
     stage = Stage("device", "cpu", QUESTION)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not Path(stage.path).exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)  # a poll: the file tells when the first figures are there
@@ -388,7 +386,7 @@ def test_a_stage_that_is_killed_leaves_what_it_had():
 
 def test_a_process_of_a_world_that_fails_is_named_with_its_reason():
     question = {"processes": 2, "size": "no such size", "alone_tokens_per_s": 0}
-    (check,) = Stage("world", "", question).finish(time.monotonic() + 60)["checks"]
+    (check,) = Stage("world", "", question).finish(time.monotonic() + 300)["checks"]
     assert (check["id"], check["status"]) == ("world.run", "fail")
     assert re.search(r"process [01] of 2 failed: KeyError: 'no such size'", check["summary"])
 
@@ -399,48 +397,6 @@ def test_a_process_of_a_world_ends_without_the_end_of_the_interpreter(tmp_path):
     code = "import atexit; atexit.register(print, 'the interpreter ended'); " + START
     argv = [sys.executable, "-c", code, HOME, "rank", str(path), "tiny"]
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    ran = subprocess.run(argv, env={**os.environ, **alone}, stdout=subprocess.PIPE, timeout=60, check=True)
+    ran = subprocess.run(argv, env={**os.environ, **alone}, stdout=subprocess.PIPE, timeout=300, check=True)
     assert ran.stdout == b""
     assert json.loads(path.read_text())["world"] == 1
-
-
-SOAK = [sys.executable, "-m", "llmprov.payload", "--level", "soak", "--minutes", "30"]
-
-
-def begun(process):
-    """Read standard error until the soak has begun."""
-    for line in process.stderr:
-        if "soaking cpu" in line:
-            return
-    raise AssertionError("it ended before it soaked")
-
-
-def test_a_soak_that_is_told_to_stop_says_what_it_measured():
-    with subprocess.Popen(SOAK, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        begun(process)
-        process.terminate()
-        out, _ = process.communicate(timeout=60)
-    document = json.loads(out)
-    assert document["level"] == "soak"
-    assert {figure["key"] for figure in document["measurements"]} >= {"soak.tokens_per_s", "soak.minutes"}
-
-
-def test_a_payload_that_is_killed_leaves_no_process(tmp_path):
-    place = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(SOAK, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=place) as process:
-        begun(process)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        process.kill()
-        process.communicate(timeout=60)
-    assert children
-    deadline = time.monotonic() + 20
-    while any(alive(child) for child in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)  # a poll: the kernel ends them when it finds the time
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

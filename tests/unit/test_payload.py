@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
-import warnings
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from llmprov.model import Verification, VerifyVars
+from llmprov.payload import __main__ as payload
 from llmprov.payload import classifier, language_model, packages, tasks, torch_build
 from llmprov.payload.__main__ import NOTHING_DECLARED
 from llmprov.report import simulate
 from llmprov.run.payload_run import read, zipapp
 from tests.conftest import ROOT
-
-# At once: Ansible, which other tests bring into this process, patches sys.intern, and torch then refuses.
-with warnings.catch_warnings(action="ignore"):
-    import torch._dynamo
 
 ON_HOSTS = [*ROOT.glob("llmprov/payload/**/*.py"), *ROOT.glob("roles/*/library/*.py")]
 ON_HOSTS += [*ROOT.glob("roles/*/module_utils/*.py"), *ROOT.glob("roles/*/files/*.py")]
@@ -39,20 +38,43 @@ def run(archive, declared, python=sys.executable, level="quick"):
         input=json.dumps(NOTHING_DECLARED | declared),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
-def checks_of(done):
-    document = Verification.model_validate_json(done.stdout)
+def checks_of(text):
+    document = Verification.model_validate_json(text)
     return document, {check.id: check for check in document.checks}
 
 
-def test_a_sound_installation_trains(archive):
-    wanted = {"packages": ["numpy"], "torch": {"version": "2.13.0", "variant": "cpu"}, "cuda": "any"}
-    done = run(archive, {**wanted, "packages": ["pyyaml>=5"], "imports": ["json"]})
-    document, checks = checks_of(done)
-    assert {check.status for check in checks.values()} == {"pass"}
+@pytest.fixture(scope="module")
+def sound(archive, tmp_path_factory):
+    """The payload on this machine, everything as declared; told to stop when it soaks, which is the last that it does."""
+    wanted = {"torch": {"version": "2.13.0", "variant": "cpu"}, "packages": ["pyyaml>=5"], "imports": ["json"]}
+    declared = tmp_path_factory.mktemp("declared") / "declared.json"
+    declared.write_text(json.dumps(NOTHING_DECLARED | wanted))
+    argv = [sys.executable, "-I", str(archive), "--level", "soak", "--minutes", "30", "--declared", str(declared)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        said = until(process, "soaking cpu")
+        process.terminate()
+        out, rest = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(argv, process.returncode, out, said + rest)
+
+
+def until(process, words):
+    """What a process says on standard error until it says `words`."""
+    said = ""
+    for line in process.stderr:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"it ended before it said {words!r}: {said}")
+
+
+def test_a_sound_installation_trains(sound):
+    document, checks = checks_of(sound.stdout)
+    assert {name for name, check in checks.items() if check.status != "pass"} == {"cpu.soak.pace"}
+    assert set(checks) >= {"package.pyyaml", "import.json", "torch.version", "train.accuracy", "cpu.train.loss"}
     assert checks["train.accuracy"].measured >= 0.95
     assert document.torch == "2.13.0+cpu"
     figures = {(m.device, m.key): m for m in document.measurements}
@@ -68,15 +90,50 @@ def test_a_sound_installation_trains(archive):
     assert set(made.digests) == set(document.digests)
 
 
+def test_a_soak_that_is_told_to_stop_says_what_it_measured(sound):
+    document, checks = checks_of(sound.stdout)
+    assert document.level == "soak"
+    assert checks["cpu.soak.pace"].status == "inconclusive"
+    assert {figure.key for figure in document.measurements} >= {"soak.tokens_per_s", "soak.minutes"}
+
+
+def test_the_document_stands_alone_on_standard_output(sound):
+    assert sound.returncode == 0
+    assert len(sound.stdout.splitlines()) == 1
+    assert "importing torch" in sound.stderr
+
+
+def test_a_payload_that_is_killed_leaves_no_process(archive, tmp_path):
+    place = {**os.environ, "TMPDIR": str(tmp_path)}
+    argv = [sys.executable, "-I", str(archive)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=place) as process:
+        until(process, "training a classifier")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+        process.communicate(timeout=300)
+    assert children
+    deadline = time.monotonic() + 60
+    while any(alive(child) for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # a poll: the kernel ends them when it finds the time
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_the_gate_asks_for_every_gpu_and_for_nothing_else(archive):
-    document, checks = checks_of(run(archive, {"gpu_count": 2}, level="gate"))
+    document, checks = checks_of(run(archive, {"gpu_count": 2}, level="gate").stdout)
     assert {name: check.status for name, check in checks.items()} == {"python.version": "pass", "gate.gpus": "fail"}
     assert checks["gate.gpus"].summary == "torch sees 0 of the host's 2 GPUs"
     assert document.measurements == []
 
 
 @pytest.mark.parametrize(("broken", "failed"), [(None, set()), (1, {"gate.gpu1"})])
-def test_a_card_that_multiplies_wrong_does_not_pass_the_gate(broken, failed, monkeypatch, tmp_path):
+def test_a_card_that_multiplies_wrong_does_not_pass_the_gate(torch, broken, failed, monkeypatch, tmp_path):
     right = torch.Tensor.to
 
     def to(self, *where, **how):
@@ -94,14 +151,13 @@ def test_a_card_that_multiplies_wrong_does_not_pass_the_gate(broken, failed, mon
     assert {name for name, status in told.items() if status != "pass"} == failed
 
 
-def test_the_document_stands_alone_on_standard_output(archive):
-    done = run(archive, {})
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 1
-    assert "importing torch" in done.stderr
+def test_every_wrong_thing_is_a_failed_check(torch, monkeypatch, tmp_path):
+    def here(task, label, question):
+        """A stage in this process, where torch is loaded; only devices are not measured."""
+        answer = tasks.Answer(str(tmp_path / task))
+        tasks.TASKS[task](question, answer)
+        return SimpleNamespace(finish=lambda _: answer.content)
 
-
-def test_every_wrong_thing_is_a_failed_check(archive):
     wanted = {
         "packages": ["no-such-package", "pyyaml==1.0"],
         "imports": ["no_such_module"],
@@ -110,7 +166,9 @@ def test_every_wrong_thing_is_a_failed_check(archive):
         "gpu_count": 8,
         "min_accuracy": 1.0,
     }
-    _, checks = checks_of(run(archive, wanted))
+    monkeypatch.setattr(payload, "Stage", here)
+    monkeypatch.setattr(tasks, "device", lambda question, answer: None)
+    _, checks = checks_of(json.dumps(payload.collect(NOTHING_DECLARED | wanted, "quick")))
     failed = {name for name, check in checks.items() if check.status == "fail"}
     assert failed >= {
         "package.no-such-package",
@@ -126,7 +184,7 @@ def test_every_wrong_thing_is_a_failed_check(archive):
 
 def test_it_runs_where_there_is_no_torch(archive):
     done = run(archive, {"torch": {"version": "2.13.0", "variant": "cpu"}}, python="/usr/bin/python3")
-    _, checks = checks_of(done)
+    _, checks = checks_of(done.stdout)
     assert checks["import.torch"].status == "fail"
 
 
@@ -147,15 +205,13 @@ def test_a_model_that_does_not_learn_fails(loss, accuracy, failed):
     json.dumps(checks, allow_nan=False)
 
 
-def test_a_learning_rate_that_breaks_training_is_seen(monkeypatch):
-    torch = pytest.importorskip("torch")
+def test_a_learning_rate_that_breaks_training_is_seen(torch, monkeypatch):
     monkeypatch.setattr(classifier, "LEARNING_RATE", 1e6)
     checks, _ = classifier.judge(classifier.train(torch, torch.device("cpu")), 0.95)
     assert "fail" in {check["status"] for check in checks}
 
 
-def test_training_gives_the_same_on_every_run():
-    torch = pytest.importorskip("torch")
+def test_training_gives_the_same_on_every_run(torch):
     first, second = (classifier.train(torch, torch.device("cpu")) for _ in range(2))
     assert (first["loss"], first["accuracy"]) == (second["loss"], second["accuracy"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from functools import cache
 from itertools import pairwise
 
 import jsonschema
@@ -20,6 +21,7 @@ from tests.unit.builders import RENDERED, row, run_info
 SCHEMA = json.loads((ROOT / "docs/schema/fleet.schema.json").read_text("utf-8"))
 
 
+@cache
 def fleet(count: int, seed: int = 2, faults: float = 0.2) -> FleetReport:
     made = simulate.fleet(count, seed, faults)
     return aggregate.fleet(made.run, made.rows, outcome.exit_code, [])
@@ -131,28 +133,28 @@ def test_about_as_many_faults_are_planted_as_asked_for():
 
 
 def test_faults_stay_for_some_days():
-    days = [set(simulate.fleet(200, day, faults=0.1).planted) for day in range(6)]
+    days = [set(simulate.fleet(100, day, faults=0.1).planted) for day in range(6)]
     stayed = sum(len(a & b) for a, b in pairwise(days))
     came = sum(len(b - a) for a, b in pairwise(days))
     assert stayed > came > 0
 
 
-def test_a_simulated_fleet_is_reported_like_any_other(cli, tmp_path):
-    done = cli("report", "--simulate", "30", "--seed", "4", "--out", "made")
+def test_a_simulated_fleet_is_reported_like_any_other(inside, tmp_path):
+    done = inside("report", "--simulate", "30", "--seed", "4", "--out", "made")
     (run,) = (tmp_path / "made").iterdir()
     names = {path.name for path in run.iterdir()}
     assert names == {"fleet.json", "run.json", "hosts", *RENDERED}
-    again = cli("report", run.name, "--runs", "made", "--format", "md")
+    again = inside("report", run.name, "--runs", "made", "--format", "md")
     assert again.stdout == (run / "report.md").read_text("utf-8")
     assert again.returncode == done.returncode
-    assert cli("report", run.name, "--runs", "made", "--format", "html").stdout.startswith("<!doctype html>")
-    twice = cli("report", "--simulate", "30", "--seed", "4", "--out", "made")
+    assert inside("report", run.name, "--runs", "made", "--format", "html").stdout.startswith("<!doctype html>")
+    twice = inside("report", "--simulate", "30", "--seed", "4", "--out", "made")
     assert (twice.returncode, "File exists" in twice.stderr) == (2, True)
 
 
-def test_a_report_again_is_written_where_asked(cli, tmp_path):
-    cli("report", "--simulate", "30", "--out", "runs")
-    done = cli("report", "latest", "--effect", "1", "--out", "again")
+def test_a_report_again_is_written_where_asked(inside, tmp_path):
+    inside("report", "--simulate", "30", "--out", "runs")
+    done = inside("report", "latest", "--effect", "1", "--out", "again")
     assert "report: again/" in done.stdout
     (old,), (new,) = (list((tmp_path / name).glob("*/fleet.json")) for name in ("runs", "again"))
     before, after = (FleetReport.model_validate_json(path.read_text("utf-8")) for path in (old, new))
@@ -162,8 +164,8 @@ def test_a_report_again_is_written_where_asked(cli, tmp_path):
 @pytest.mark.parametrize(
     "argv", [[], ["latest", "--simulate", "3"], ["--simulate", "0"], ["--simulate", "3", "--effect", "99"]]
 )
-def test_senseless_requests_are_refused(cli, argv):
-    assert cli("report", *argv).returncode == 2
+def test_senseless_requests_are_refused(inside, argv):
+    assert inside("report", *argv).returncode == 2
 
 
 def test_nothing_is_said_of_an_empty_history():

@@ -52,8 +52,8 @@ def place(tmp_path):
         (["plan", "--no-such-option"], "No such option"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_2(cli, place, argv, words):
-    done = cli(*argv, cwd=place)
+def test_a_mistake_is_one_sentence_and_exit_code_2(inside, place, argv, words):
+    done = inside(*argv, cwd=place)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -75,10 +75,19 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(cli, place, argv, words):
         "lab ssh",
     ],
 )
-def test_every_command_has_help_with_an_example(cli, command):
-    done = cli(*command.split(), "--help")
+def test_every_command_has_help_with_an_example(inside, command):
+    done = inside(*command.split(), "--help")
     assert done.returncode == 0
     assert "Example: llmprov" in " ".join(done.stdout.split())
+
+
+def test_the_program_ends_as_the_command_does(cli, inside):
+    """Other tests call the command line inside their own process: the program prints and returns the same."""
+    for argv in (["plan", "-i", "missing.yml"], ["plan", "--help"]):
+        program, command = cli(*argv), inside(*argv)
+        assert program.stdout == command.stdout
+        assert program.stderr == command.stderr
+        assert program.returncode == command.returncode
 
 
 def test_the_version_is_printed(cli):

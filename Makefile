@@ -5,14 +5,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo demo-down test lint-and-unit lint lint-python lint-roles unit services lab-tests lab-tests-own lab-tests-shared bench chaos precision screenshots generate \
+.PHONY: help demo demo-down test test-all lint-and-unit lint lint-python lint-roles unit services lab-tests lab-itself bench chaos precision screenshots generate \
   packages lab-packages test-packages clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       a fleet of three hosts on this machine, provisioned, verified, reported"
 	@echo "make demo-down  remove that fleet"
-	@echo "make test       everything CI runs"
+	@echo "make test       what CI runs: every promise of the docs, once"
+	@echo "make test-all   that and what takes long"
 	@echo "make bench      timings, as ratios within one run; PARTS=mno for some of them"
 	@echo "make chaos      faults at random on eight hosts, for SECONDS=600, from SEED="
 	@echo "make precision  how often the comparison of hosts is right"
@@ -46,11 +47,24 @@ lab-packages:
 test-packages:
 	@bash tools/packages.sh tests
 
+# Two tiers: `make test` leaves out the tests that are marked `long`; `make test-all` runs all, and more examples of each property.
 # What is quick runs beside what waits for hosts; each target's output stands together.
-test: $(BIN)/llmprov
+test: tier-test
+
+test-all: tier-test-all
+
+tier-%: $(BIN)/llmprov
 	@$(MAKE) -s --no-print-directory -j2 $(VENV)/.dev packages
 	@echo "make: tests with $$($(BIN)/python --version) and $$($(BIN)/ansible --version | head -n 1)"
-	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lint-and-unit lab-tests
+	@rm -f $(TIMES); began=$$(date +%s); code=0; \
+	$(MAKE) -s --no-print-directory -j2 --output-sync=target TIER=$* TIMES=$(TIMES) lint-and-unit lab-tests || code=$$?; \
+	$(BIN)/python -m tests.table $(TIMES); \
+	$(BIN)/python -m tests.tiers $* $$(($$(date +%s) - began)) $$code; \
+	exit $$code
+
+TIMES := .test-times.jsonl
+TIER := test-all
+CHOSEN := $(if $(filter test,$(TIER)),-m 'not long')
 
 packages:
 	@if bash tools/where.sh | grep -q '^demo: a lab'; then $(MAKE) -s --no-print-directory lab-packages; fi
@@ -63,43 +77,37 @@ lint-and-unit: $(VENV)/.dev
 
 # ansible-lint takes about as long as all else.
 lint: $(VENV)/.dev
-	@echo "make: ruff, mypy, yamllint, ansible-lint"
-	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lint-roles lint-python
+	@echo "make: ruff, mypy, import-linter, yamllint, ansible-lint"
+	@$(BIN)/python -m tests.timing $(TIMES) lint $(MAKE) -s --no-print-directory -j2 --output-sync=target lint-roles lint-python
 
 lint-python: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
+	@said=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$said"; exit 1; }
 	@$(BIN)/yamllint --strict .
 
 lint-roles: $(VENV)/.dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production -q playbooks roles
 
-# Tests on every processor; tests that share a dear fixture stay together (tests/conftest.py: DEAR). `make unit TIMES=FILE` adds
-# a line about what they cost, for `python -m tests.table FILE`; `EXAMPLES=thorough` tries more examples of each property.
-BESIDE := --numprocesses auto --maxprocesses 4 --dist loadgroup
-cost = $(if $(TIMES),--times $(TIMES) --part $@)
+# Tests on every processor; tests that share a dear fixture or a fleet stay together (tests/conftest.py, tests/lab/conftest.py).
+# `make unit` alone runs long tests too; `make unit TIER=test` leaves them out.
+PYTEST = $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder --times $(TIMES) --part $@ $(CHOSEN)
+BESIDE := --numprocesses auto --maxprocesses 4
 
 unit: $(VENV)/.dev
-	@$(BIN)/python -m pytest tests/unit $(BESIDE) $(cost) $(if $(EXAMPLES),--hypothesis-profile $(EXAMPLES))
+	@$(PYTEST) $(BESIDE) tests/unit $(if $(filter test,$(TIER)),,--hypothesis-profile thorough)
 
 # A real browser and real databases, without any host.
 services: $(VENV)/.dev test-packages
-	@$(BIN)/python -m pytest tests/services $(BESIDE) $(cost)
+	@$(PYTEST) $(BESIDE) tests/services
 
-# The tests of the lab itself look at the whole machine, so they stand alone; then several fleets side by side.
-lab-tests: $(VENV)/.dev
-	@$(BIN)/python -m pytest tests/lab/test_lab.py --keep-base
-	@$(MAKE) -s --no-print-directory -j2 --output-sync=target lab-tests-own lab-tests-shared
+# The tests of the lab itself look at the whole machine, so they stand alone; then two fleets at a time.
+lab-tests: lab-itself
+	@$(PYTEST) --numprocesses 2 tests/lab --ignore=tests/lab/test_lab.py
 
-# What stands in this list runs beside the rest, on fleets of its own, so that both take about as long.
-OWN_FLEETS := $(addprefix tests/lab/test_,$(addsuffix .py,conda tomorrow jupyter reboot ends))
-
-lab-tests-own: $(VENV)/.dev
-	@$(BIN)/python -m pytest --durations=12 $(OWN_FLEETS)
-
-lab-tests-shared: $(VENV)/.dev
-	@$(BIN)/python -m pytest --durations=12 tests/lab --ignore=tests/lab/test_lab.py $(addprefix --ignore=,$(OWN_FLEETS))
+lab-itself: $(VENV)/.dev
+	@$(PYTEST) tests/lab/test_lab.py --keep-base
 
 bench: $(VENV)/.dev lab-packages test-packages
 	@if [ -z "$(PARTS)" ]; then $(BIN)/python -m tests.bench_report; fi

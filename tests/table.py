@@ -16,8 +16,8 @@ DEAREST = 10
 HEAD = ("part", "tests", "failed", "skipped", "wall time", "processor time", "machine's processor time")
 NOTE = """\
 Processor time is that of the tests' processes and their children. The machine's is that of all its processes while the
-part ran: lab hosts are no children of a test. A test's times contain its fixtures; what fixtures share counts once, for
-the first test that asks for it."""
+part ran: lab hosts are no children of a test. A test's times contain its fixtures. A shared fixture counts for the first
+test that uses it, and its end for the last test of the process: there the processor time of a browser appears."""
 
 
 def clock(seconds: float | None) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from llmprov.errors import UsageError
 from llmprov.run.options import Options, absolute_file, environment
 
@@ -34,10 +36,10 @@ def inventory_from(told: Mapping[str, Any]) -> Inventory:
 
 
 def require_sources(options: Options) -> None:
-    """Look for the files that the options name, before anything is started.
+    """Look at the files and values that the options name, before anything is started.
 
     Raises:
-        UsageError: one is not there.
+        UsageError: a file is not there, or a value of -e cannot be read.
     """
     for source in options.inventory:
         if "," not in source and not Path(source).exists():
@@ -48,16 +50,35 @@ def require_sources(options: Options) -> None:
     for flag, name in named:
         if not Path(name).expanduser().exists():
             raise UsageError(f"there is no file {name}, which {flag} names: correct the path")
+    for value in options.extra_vars:
+        _require_readable(value)
 
 
-def load_inventory(options: Options) -> Inventory:
-    """Read the inventory in a process of its own, where hosts must be known before a playbook runs.
+def _require_readable(value: str) -> None:
+    """Raise where a value of -e is neither JSON nor YAML: Ansible would call the inventory unreadable.
+
+    Tags are not looked at, since Ansible has its own.
+    """
+    if not value.lstrip().startswith(("@", "{", "[")):
+        return
+    named = f"the file {value[1:]} of -e" if value.startswith("@") else "a value of -e"
+    try:
+        text = Path(value[1:]).expanduser().read_text("utf-8") if value.startswith("@") else value
+        try:
+            json.loads(text)
+        except ValueError:
+            for _ in yaml.parse(text, yaml.SafeLoader):
+                pass
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{named} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def require_hosts(found: Inventory, options: Options) -> None:
+    """Raise unless something was selected.
 
     Raises:
-        UsageError: there is none, it is empty or broken, or the limit matches nothing.
+        UsageError: there is no inventory, it is empty, or the limit matches nothing.
     """
-    require_sources(options)
-    found = _list_inventory(options)
     if not found.hosts:
         where = ", ".join(options.inventory)
         if not where:
@@ -68,6 +89,17 @@ def load_inventory(options: Options) -> Inventory:
             f"--limit {options.limit} matches none of the {len(found.hosts)} hosts of the inventory: "
             f"they are {_some(list(found.hosts))}"
         )
+
+
+def load_inventory(options: Options) -> Inventory:
+    """Read the inventory in a process of its own, where hosts must be known before a playbook runs.
+
+    Raises:
+        UsageError: there is none, it is empty or broken, or the limit matches nothing.
+    """
+    require_sources(options)
+    found = _list_inventory(options)
+    require_hosts(found, options)
     return found
 
 

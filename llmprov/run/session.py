@@ -19,7 +19,7 @@ from llmprov.run import outcome, reporting, retry
 from llmprov.run.content import content_digest
 from llmprov.run.directory import RunDirectory
 from llmprov.run.entry import Stage
-from llmprov.run.inventory import Inventory, inventory_from, load_inventory, require_sources
+from llmprov.run.inventory import Inventory, inventory_from, load_inventory, require_hosts, require_sources
 from llmprov.run.ledger import Ledger
 from llmprov.run.lifetime import Lifetime
 from llmprov.run.options import Options
@@ -171,7 +171,9 @@ class Session:
         for event in self._current:
             if event["event"] == "inventory":
                 if self.inventory is None:
-                    self._begin(inventory_from(event))
+                    found = inventory_from(event)
+                    require_hosts(found, options)
+                    self._begin(found)
                     self._show_stage(stage, limit)
             elif not self._interrupts:  # what fails after that fails because it was stopped
                 self._take(stage, event)
@@ -209,7 +211,7 @@ class Session:
 
     def _report(self, directory: RunDirectory | None) -> Finished:
         if self.inventory is None:
-            raise Cancelled("cancelled before the inventory was read")
+            raise Cancelled("cancelled")
         rows = self.ledger.reports(verify_wanted=self.work.verifies)
         info = self.info.model_copy(
             update={"finished": datetime.now(UTC), "outcome": "cancelled" if self._interrupts else "finished"}

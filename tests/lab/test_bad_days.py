@@ -232,6 +232,7 @@ def test_a_host_that_dies_meanwhile_is_unreachable_and_the_next_run_mends_all(pr
     assert ran.row("badf1")["converged"]["changed"]
 
 
+@pytest.mark.long
 def test_a_full_disk_is_refused_before_anything_is_installed(fresh, llmprov, tmp_path):
     lab = fresh(1, packages=PYTHON)
     lab.sh("badf1", "mkdir -p /opt/llmprov && mount -t tmpfs -o size=50m none /opt/llmprov")
@@ -258,6 +259,7 @@ def test_a_broken_package_index_is_told_in_apts_words_and_mended(fresh, llmprov,
     assert ran.code == 0, ran.row("badf1")["summary"]
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_half_way_leaves_the_old_environment_in_use(fresh, llmprov, tmp_path):
     lab = fresh(1, packages=PYTHON)
     lab.sh("badf1", "mkdir -p /opt/llmprov && mount -t tmpfs -o size=450m none /opt/llmprov")

@@ -112,11 +112,12 @@ def test_nothing_on_a_host_names_the_tunnel_and_none_is_left(conda_lab):
 
 #: What is done behind the roles' backs -> the components whose plan must notice, and how.
 TAMPERING = [
-    (
+    pytest.param(
         "conda1",
         f"chmod -R go= {PREFIX}/lib {PREFIX}/bin; rm /opt/llmprov/bin/uv; "
         f"rm -r {ENV}/lib/python3.11/site-packages/pandas-*.dist-info",
         {"miniconda": "repair", "uv": "install", "conda_env": "upgrade"},
+        marks=pytest.mark.long,
     ),
     (
         "conda2",
@@ -124,10 +125,11 @@ TAMPERING = [
         {"miniconda": "repair", "conda_env": "upgrade", "pytorch": "install"},
     ),
     # What a kill in the middle of `conda create` leaves.
-    (
+    pytest.param(
         "conda1",
         f"rm -r {ENV}/ ; rm {ENV}; mkdir -p {ENV}/conda-meta; echo 'channels: [defaults]' > {PREFIX}/.condarc",
         {"miniconda": "upgrade", "conda_env": "repair", "pytorch": "install"},
+        marks=pytest.mark.long,
     ),
 ]
 
@@ -218,6 +220,7 @@ def test_further_environments_are_declared_in_a_list(conda_lab, llmprov, invento
     assert conda_lab.sh("conda1", "ls -A /srv/more") == ""
 
 
+@pytest.mark.long
 def test_two_runs_on_one_host_take_turns(conda_lab, llmprov, tmp_path):
     """Two environments of one host, asked for at once under two names: the stand-in fails where two condas meet."""
     address = conda_lab.host("conda1").address
@@ -399,6 +402,7 @@ def test_an_installer_cut_short_is_never_run(conda_lab, llmprov, inventory, tmp_
         assert conda_lab.sh("conda1", "ls -A /srv/short 2>/dev/null || true") == ""
 
 
+@pytest.mark.long
 def test_another_version_of_conda_goes_over_the_old_one_and_back(conda_lab, llmprov, inventory):
     from llmprov.lab.conda.standin import ensure_kit
 

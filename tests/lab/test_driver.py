@@ -6,6 +6,8 @@ loaded, so that the host ends `pending`, never `pass`.
 
 from __future__ import annotations
 
+import pytest
+
 from tests.lab.conftest import PYTHON
 
 PACKAGES = "dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n' | sort"
@@ -14,6 +16,7 @@ DECLARED = ("-e", "nvidia_driver_state=present", "-e", "nvidia_driver_repository
 KERNEL = "release=$(basename /lib/modules/*-amd64) && mkdir -p /boot && touch /boot/vmlinuz-$release && echo $release"
 
 
+@pytest.mark.long
 def test_the_driver_is_built_held_and_gone_again(fresh, llmprov, tmp_path):
     lab = fresh(1, gpus=("10de:2330",), packages=PYTHON)
     inventory = lab.inventory(tmp_path / "hosts.yml", lab.of("drvf1"), pytorch_state="absent")

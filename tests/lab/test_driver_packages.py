@@ -121,6 +121,7 @@ def test_a_version_that_the_repository_does_not_have_is_told_with_those_it_has(l
     assert versions(lab) == {}
 
 
+@pytest.mark.long
 def test_a_module_that_does_not_compile_is_told_in_the_compilers_words_and_mended(lab, llmprov, pkg1):
     ran = llmprov("provision", pkg1, *DECLARED, *MIRROR, "-e", "nvidia_driver_branch=610")
     summary = ran.row("pkg1")["summary"]
@@ -134,6 +135,7 @@ def test_a_module_that_does_not_compile_is_told_in_the_compilers_words_and_mende
     assert versions(lab) == dict.fromkeys(FOUR, "580.105.08-1")
 
 
+@pytest.mark.long
 def test_a_kernel_whose_headers_nobody_has_ends_it_before_anything_is_built(lab, llmprov, pkg1):
     newer = "6.99.0-1-amd64"
     lab.sh("pkg1", f"mkdir -p /lib/modules/{newer}; touch /boot/vmlinuz-{newer}")
@@ -153,6 +155,7 @@ def test_a_kernel_whose_headers_nobody_has_ends_it_before_anything_is_built(lab,
     lab.sh("pkg1", f"rm -r /boot/vmlinuz-{older} /lib/modules/{older}")
 
 
+@pytest.mark.long
 def test_a_lock_that_is_held_for_ever_is_named(lab, llmprov, pkg1):
     hold = "import fcntl,time; f=open('/var/lib/dpkg/lock-frontend','w'); fcntl.lockf(f,fcntl.LOCK_EX); time.sleep(900)"
     lab.sh("pkg1", f'systemd-run -q --unit=holder python3 -c "{hold}"')
@@ -166,6 +169,7 @@ def test_a_lock_that_is_held_for_ever_is_named(lab, llmprov, pkg1):
     assert ran.code == 0, ran.row("pkg1")["summary"]
 
 
+@pytest.mark.long
 def test_a_power_cut_in_the_middle_of_an_installation_is_made_good(lab, llmprov, pkg1):
     build = "mkdir -p /tmp/slow/DEBIAN; cd /tmp/slow/DEBIAN; printf 'Package: slow\\nVersion: 1\\nArchitecture: all\\n"
     build += (

@@ -124,6 +124,7 @@ def test_ctrl_c_ends_the_work_on_hosts_and_leaves_nothing(lab, llmprov, inventor
     assert llmprov("provision", inventory).code == 0
 
 
+@pytest.mark.long
 def test_ctrl_c_twice_ends_at_once(lab, inventory, begin, bare, place):
     run = begin("provision")
     until(lambda: is_fetching(lab), "a transfer")
@@ -167,7 +168,14 @@ def command_line(pid):
     return ""
 
 
-@pytest.mark.parametrize("kill", [kill_controller, kill_worker, kill_all])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        kill_controller,
+        pytest.param(kill_worker, marks=pytest.mark.long),
+        pytest.param(kill_all, marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_run_leaves_nothing_and_the_next_converges(lab, llmprov, inventory, begin, bare, kill, place):
     run = begin("provision")
     until(lambda: is_fetching(lab), "a transfer")
@@ -243,6 +251,7 @@ def test_a_host_that_loses_its_power_mid_task_and_comes_back_is_told_and_mended(
     assert left_on_host(lab, "ends1") == []
 
 
+@pytest.mark.long
 def test_a_host_that_reboots_by_itself_mid_run_is_told_and_mended(lab, llmprov, inventory, begin, bare):
     run = begin("provision")
     until(lambda: is_fetching(lab), "a transfer")
@@ -256,6 +265,7 @@ def test_a_host_that_reboots_by_itself_mid_run_is_told_and_mended(lab, llmprov, 
     assert left_on_host(lab, "ends1") == []
 
 
+@pytest.mark.long
 def test_a_depot_that_is_killed_mid_transfer_is_started_again(lab, begin, bare):
     run = begin("provision", "--no-verify")
     until(lambda: is_fetching(lab), "a transfer")
@@ -283,6 +293,7 @@ def small(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["runs", "temporary files"])
 def test_a_full_disk_on_the_controller_is_told_and_leaves_nothing_half_written(
     lab, llmprov, inventory, small, where, monkeypatch
@@ -302,6 +313,7 @@ def test_a_full_disk_on_the_controller_is_told_and_leaves_nothing_half_written(
     assert llmprov("provision", inventory, "--no-verify").code == 0
 
 
+@pytest.mark.long
 def test_a_long_and_lossy_link_is_slow_and_nothing_else(lab, llmprov, inventory, begin):
     assert llmprov("provision", inventory, "--no-verify").code == 0
     lab.sh("ends1", f"{DRIFT} rm -f /opt/llmprov/depot/*yaml*")

@@ -97,6 +97,7 @@ def test_a_retry_on_mended_hosts_passes_and_takes_up_no_other(a_round):
         assert after.statuses()[name] in (("not_selected",) if status in ("pass", "warn") else ("pass", "warn")), name
 
 
+@pytest.mark.long
 def test_whatever_comes_together_what_is_promised_holds(fleet, tmp_path):
     # Three minutes of `make chaos`, always the same ones.
     assert chaos(fleet, 180, 1, tmp_path) >= 1

@@ -58,6 +58,7 @@ def _alone() -> None:
         Fleet(prefix).down(keep_base=True)
 
 
+@pytest.mark.long
 def test_down_leaves_nothing_of_a_lab(lab):
     before = footprint()
     fleet = Fleet("testf")
@@ -69,6 +70,7 @@ def test_down_leaves_nothing_of_a_lab(lab):
     assert footprint() == before
 
 
+@pytest.mark.long
 def test_hosts_are_real_ones(lab):
     assert lab.sh("test1", "systemctl is-system-running").strip() == "running"
     assert lab.sh("test1", "systemctl --failed --no-legend").strip() == ""
@@ -78,6 +80,7 @@ def test_hosts_are_real_ones(lab):
     assert lab.sh("test1", "command -v python3 || true") in ("", "/usr/bin/python3\n")
 
 
+@pytest.mark.long
 def test_apt_of_a_host_reaches_its_packages(lab):
     lab.sh(
         "test3",
@@ -91,11 +94,13 @@ def test_login_is_by_the_pinned_key_and_sudo_works(lab):
     assert done.stdout.split() == ["0", "test2"]
 
 
+@pytest.mark.long
 def test_lab_ssh_runs_a_command(lab, cli):
     done = cli("lab", "ssh", "test1", "--prefix", "test", "--", "hostname")
     assert (done.returncode, done.stdout) == (0, "test1\n")
 
 
+@pytest.mark.long
 def test_status_tells_what_runs(lab, cli):
     rows = json.loads(cli("lab", "status", "--prefix", "test", "--json").stdout)
     assert [(row["name"], row["state"], row["release"]) for row in rows] == [
@@ -103,6 +108,7 @@ def test_status_tells_what_runs(lab, cli):
     ]
 
 
+@pytest.mark.long
 def test_a_changed_host_key_is_refused(lab):
     other = lab.host("test2").host_key.with_suffix(".pub").read_text()
     command = lab.fleet.ssh_command("test1", ("true",))
@@ -117,6 +123,7 @@ def test_a_changed_host_key_is_refused(lab):
     assert "Host key verification failed" in done.stderr
 
 
+@pytest.mark.long
 def test_up_again_changes_nothing_and_more_hosts_join(fresh):
     lab = fresh(1)
     boot = lab.sh("testf1", "cat /proc/sys/kernel/random/boot_id")
@@ -133,6 +140,7 @@ def pid_of_init(host: LabHost) -> int:
     return pid
 
 
+@pytest.mark.long
 def test_a_host_reboots_for_real_and_keeps_its_gpus(fresh):
     lab = fresh(1, gpus=("10de:2330*2",))
     seen = "cat /sys/bus/pci/devices/*/device"
@@ -160,6 +168,7 @@ def wait_gone(pid: int) -> None:
     assert ready, f"process {pid} did not end within 60 s"
 
 
+@pytest.mark.long
 def test_after_a_crash_up_and_down_still_work(fresh):
     lab = fresh(2)
     for pid in lab.host("testf1").processes():
@@ -178,12 +187,14 @@ def wait_gone_all(host: LabHost) -> None:
         wait_gone(pid)
 
 
+@pytest.mark.long
 def test_a_trixie_host_boots(fresh):
     lab = fresh(1, release="trixie")
     assert lab.sh("testf1", "systemctl is-system-running --wait").strip() == "running"
     assert "trixie" in lab.sh("testf1", "cat /etc/os-release")
 
 
+@pytest.mark.long
 def test_a_range_in_use_is_refused_and_nothing_is_made(lab):
     before = footprint()
     with pytest.raises(LabError, match="overlaps"):
@@ -192,6 +203,7 @@ def test_a_range_in_use_is_refused_and_nothing_is_made(lab):
     assert footprint() == before
 
 
+@pytest.mark.long
 def test_a_bridge_of_somebody_else_is_left_alone(lab):
     subprocess.run(["ip", "link", "add", "br-fresh", "type", "bridge"], check=True)
     try:
@@ -203,11 +215,13 @@ def test_a_bridge_of_somebody_else_is_left_alone(lab):
         subprocess.run(["ip", "link", "del", "br-fresh"], check=True)
 
 
+@pytest.mark.long
 def test_a_host_that_is_not_there_is_named(lab):
     with pytest.raises(UsageError, match="it has test1, test2, test3"):
         lab.host("nobody")
 
 
+@pytest.mark.long
 def test_the_machine_that_cannot_host_a_lab_says_why(tmp_path):
     drop = ["capsh", "--drop=cap_sys_admin,cap_net_admin", "--", "-c", f"{LLMPROV} lab up --prefix fresh"]
     done = subprocess.run(drop, cwd=tmp_path, capture_output=True, text=True)

@@ -113,6 +113,7 @@ def test_a_gate_that_fails_stops_the_reboots_and_all_are_verified(waiting, llmpr
     assert ran.code == 3
 
 
+@pytest.mark.long
 def test_a_host_that_comes_back_slowly_is_waited_for(waiting, llmprov, tmp_path):
     inventory = waiting.inventory(tmp_path / "hosts.yml", waiting.of("boot3"))
     waiting.sh("boot3", SLOW)
@@ -127,6 +128,7 @@ def test_a_host_that_comes_back_slowly_is_waited_for(waiting, llmprov, tmp_path)
     assert ran.row("boot3")["converged"]["changed"] == []
 
 
+@pytest.mark.long
 def test_a_host_that_does_not_come_back_stops_the_reboots(waiting, llmprov, tmp_path):
     inventory = waiting.inventory(tmp_path / "hosts.yml", waiting.of("boot1", "boot2"))
     wait_again(waiting, "boot2")
@@ -184,6 +186,7 @@ WAVES = """
 """
 
 
+@pytest.mark.long
 def test_in_waves_of_more_than_one_no_host_is_touched_once_another_failed(waiting, tmp_path):
     inventory = waiting.inventory(tmp_path / "hosts.yml", waiting.of(*NAMES))
     for name in NAMES:

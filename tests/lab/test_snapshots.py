@@ -96,6 +96,7 @@ def started(saved: Lab) -> Lab:
     return up("snapb", 2, "test-tree")
 
 
+@pytest.mark.long
 def test_a_tree_comes_back_whole(saved, started):
     before = saved.sh("snapa1", LISTING)
     assert "/opt/tool/data f 4750 admin root 4" in before
@@ -109,6 +110,7 @@ def test_a_tree_comes_back_whole(saved, started):
     assert started.sh("snapb1", "dpkg --audit; apt-get check -qq").strip() == ""
 
 
+@pytest.mark.long
 def test_the_saved_host_goes_on(saved):
     assert saved.sh("snapa1", "cat /var/tmp/left /etc/hostname").split() == ["secret", "snapa1"]
     assert saved.sh("snapa1", "cat /sys/bus/pci/devices/*/device").split() == ["0x2330"]
@@ -125,6 +127,7 @@ def test_identities_differ(saved, started):
     assert started.sh("snapb1", "ls /etc/ssh | grep -c ssh_host_").strip() == "1"
 
 
+@pytest.mark.long
 def test_login_is_by_the_key_of_the_new_lab_only(saved, started):
     def login(command: list[str]) -> int:
         return subprocess.run([command[0], "-o", "BatchMode=yes", *command[1:]], capture_output=True).returncode
@@ -134,6 +137,7 @@ def test_login_is_by_the_key_of_the_new_lab_only(saved, started):
     assert login([word.replace(str(started.fleet.key), str(saved.fleet.key)) for word in right]) == 255
 
 
+@pytest.mark.long
 def test_nothing_of_the_earlier_run_is_left(started):
     assert started.sh("snapb1", "ls /var/tmp /root/.ansible /tmp | grep -e left -e cp || true") == ""
     assert started.sh("snapb1", "ls /var/log/journal").split() == [started.sh("snapb1", "cat /etc/machine-id").strip()]
@@ -143,12 +147,14 @@ def test_nothing_of_the_earlier_run_is_left(started):
     assert "0x10de" not in started.sh("snapb1", "cat /sys/bus/pci/devices/*/vendor 2>/dev/null || true").split()
 
 
+@pytest.mark.long
 def test_a_new_host_has_the_gpus_that_its_own_lab_declares(started):
     lab = up("snapc", 1, "test-tree", gpus=("10de:2330*2",))
     assert lab.sh("snapc1", "cat /sys/bus/pci/devices/*/device").split() == ["0x2330", "0x2330"]
     lab.fleet.down(keep_base=True)
 
 
+@pytest.mark.long
 def test_hosts_of_one_snapshot_do_not_see_each_others_writes(saved, started):
     frozen = started.host("snapb1").lower[0]
     before = files(frozen)
@@ -164,6 +170,7 @@ def test_hosts_of_one_snapshot_do_not_see_each_others_writes(saved, started):
     assert files(frozen) == before
 
 
+@pytest.mark.long
 def test_it_is_said_where_hosts_came_from(started, cli):
     assert [row.snapshot for row in started.fleet.status()] == ["test-tree/snapa1"] * 2
     rows = json.loads(cli("lab", "status", "--prefix", "snapb", "--json").stdout)
@@ -175,6 +182,7 @@ def test_it_is_said_where_hosts_came_from(started, cli):
     assert 1e6 < row["size_bytes"] < 1e9
 
 
+@pytest.mark.long
 def test_a_snapshot_in_use_stays(started, cli):
     done = cli("lab", "snapshots", "--remove", "test-tree")
     assert done.returncode == 1
@@ -182,6 +190,7 @@ def test_a_snapshot_in_use_stays(started, cli):
     assert known() == ["test-tree"]
 
 
+@pytest.mark.long
 def test_a_lab_from_a_snapshot_is_saved_and_outlives_both(saved, started):
     started.sh("snapb2", "echo two > /opt/tool/data; echo more > /opt/more")
     started.fleet.save("test-chain")
@@ -225,6 +234,7 @@ Fleet("snapa").save("test-killed")
 """
 
 
+@pytest.mark.long
 def test_a_save_that_is_killed_saves_all_or_nothing():
     lab = up("snapa", 1)
     moments = [
@@ -253,6 +263,7 @@ def test_a_save_that_is_killed_saves_all_or_nothing():
     assert there(made) == set()
 
 
+@pytest.mark.long
 def test_a_save_that_fails_leaves_the_hosts_running():
     lab = up("snapa", 1)
     with subprocess.Popen(["sleep", "600"], cwd=lab.host("snapa1").root) as busy:
@@ -266,6 +277,7 @@ def test_a_save_that_fails_leaves_the_hosts_running():
         lab.fleet.save("test-killed")
 
 
+@pytest.mark.long
 def test_a_provisioned_host_from_a_snapshot_is_as_declared(tmp_path: Path, llmprov_in: Callable[[Path], Run]):
     away()
     lab = up("snapa", 1, packages=PYTHON).without_spinning()

@@ -328,6 +328,7 @@ def interrupted(bare, place, inventory, host: str, moment: str, power: bool) -> 
     assert "former" not in bare.sh(host, f"cat {ENV}/llmprov.json")
 
 
+@pytest.mark.long
 def test_interrupted_at_any_moment_a_second_rebuild_finishes_the_job(bare, locked, run, place, inventory):
     """The controller is killed at every moment on one host; on the others the power fails at some."""
     plans = {

@@ -128,6 +128,7 @@ def left_behind(provisioned):
     return provisioned.sh("twin2", f"pgrep -f '[l]lmprov.payload' || true; ls -d {SOAK} 2>/dev/null || true").strip()
 
 
+@pytest.mark.long
 def test_a_soak_survives_a_lost_connection_and_leaves_nothing(provisioned, inventory, tmp_path):
     argv = [LLMPROV, "verify", "-i", str(inventory), "--limit", "twin2", "--level", "soak", "--minutes", "0.2"]
     with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
@@ -140,6 +141,7 @@ def test_a_soak_survives_a_lost_connection_and_leaves_nothing(provisioned, inven
     assert left_behind(provisioned) == ""
 
 
+@pytest.mark.long
 def test_a_soak_goes_on_without_its_controller_and_can_be_stopped(provisioned, llmprov, inventory, tmp_path):
     argv = [LLMPROV, "verify", "-i", str(inventory), "--limit", "twin2", "--level", "soak", "--minutes", "30"]
     with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:

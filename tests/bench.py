@@ -3,8 +3,8 @@
 Prints (a) the floor, (b) a no-op provision, (c) tasks a host, (d) an environment against bare uv, (e) the wrapper's
 memory, (f) bare hosts to conda and torch against pip on each host and against copying the same bytes, (g) bytes fetched
 from outside for one host and for all, (h) verifying one host, (l) many names with one in ten dead; from
-`tests/bench_tomorrow.py` (m) a lock, (n) drift, (o) a rebuild. Nothing here is an assertion: figures depend on the machine,
-ratios less so. Letters as arguments choose what is measured.
+`tests/bench_tomorrow.py` (m) a lock, (n) drift, (o) a rebuild; from `tests/bench_start.py` (p) the start beside a ping.
+Nothing here is an assertion: figures depend on the machine, ratios less so. Letters as arguments choose what is measured.
 """
 
 from __future__ import annotations
@@ -288,16 +288,22 @@ def report_conda(bench: Bench) -> None:
     )
 
 
+def each(bench: Bench, wanted: str, **reports: Callable[[Bench], None]) -> None:
+    """The reports of the letters that are wanted, in the order given."""
+    for letter, report in reports.items():
+        if letter in wanted:
+            report(bench)
+
+
 def parts(bench: Bench, wanted: str) -> None:
     """Each part that is wanted, in an order in which one leaves the hosts as the next needs them."""
-    from tests import bench_tomorrow  # which imports this module
+    from tests import bench_start, bench_tomorrow  # which import this module
 
-    if set(wanted) & set("abcelhdn"):
+    if set(wanted) & set("abcelhdnp"):
         full = bench.provision(bench.inventory("all.yml", bench.names))
         if set(wanted) & set("abc"):
             report_runs(bench, full)
-    if "n" in wanted:
-        bench_tomorrow.report_drift(bench)
+    each(bench, wanted, p=bench_start.report_start, n=bench_tomorrow.report_drift)
     if set(wanted) & set("el"):
         aliases = bench.inventory("aliases.yml", [f"alias{i:03}" for i in range(ALIASES)])
         say(f"(e) wrapper with {ALIASES} aliases: {bench.wrapper_peak_mb(aliases):.0f} MB; wanted under 150 MB")
@@ -306,12 +312,7 @@ def parts(bench: Bench, wanted: str) -> None:
         say(
             f"(h) verify of one host, quick, measurements and all: {bench.verify_s():.1f} s; wanted under 15 s beyond them"
         )
-    if "d" in wanted:
-        report_environment(bench)
-    if "m" in wanted:
-        bench_tomorrow.report_lock(bench)
-    if "o" in wanted:
-        bench_tomorrow.report_rebuild(bench)
+    each(bench, wanted, d=report_environment, m=bench_tomorrow.report_lock, o=bench_tomorrow.report_rebuild)
     if set(wanted) & set("fg"):
         report_conda(bench)
 
@@ -323,7 +324,7 @@ def main() -> None:
         # ssh's processes outlive a run for a minute, with their sockets in a folder of `cold`.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             tempfile.tempdir = folder
-            parts(Bench(fleet, Path(folder)), "".join(sys.argv[1:]) or "abcdefghlmno")
+            parts(Bench(fleet, Path(folder)), "".join(sys.argv[1:]) or "abcdefghlmnop")
     finally:
         fleet.down()
 

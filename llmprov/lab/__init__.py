@@ -7,6 +7,7 @@ same thing.
     machine   what the machine under the lab offers: rights, programs, package sources, certificates
     base      the base tree, built once for each release
     network   the bridge, its addresses and the address translation
+    kernel    settings of the machine that labs change
     host      one host: mounts, start, stop, removal
     identity  what makes a host itself: name, address, keys, devices
     snapshot  saved hosts, and the layers and base trees that labs and snapshots share

@@ -17,7 +17,7 @@ import yaml
 
 from llmprov.depot.pip_config import PipConfig
 from llmprov.errors import LabError, UsageError
-from llmprov.lab import DEFAULT_NETWORK, DEFAULT_PREFIX, base, machine, network
+from llmprov.lab import DEFAULT_NETWORK, DEFAULT_PREFIX, base, kernel, machine, network
 from llmprov.lab.conda import kit_where_needed
 from llmprov.lab.host import LabHost
 from llmprov.lab.identity import USER
@@ -111,6 +111,7 @@ class Fleet:
                 self._save(record)  # first of all, so that `down` finds it even after a crash
             for host in record.hosts.values():
                 base.ensure_base_of(self.state / "base", host)
+            kernel.allow_many_hosts(self.state)
             network.ensure_network(self.prefix, ipaddress.IPv4Network(record.network), self.state)
             kit = kit_where_needed(self.state / "conda", say)
             self._start(self.hosts())
@@ -253,7 +254,7 @@ class Fleet:
             with self.snapshots.lock():
                 shutil.rmtree(self.directory, ignore_errors=True)
                 if not any((self.state / "labs").glob("*/lab.json")):
-                    network.restore_forwarding(self.state)
+                    kernel.restore(self.state)
                 remove_layers = self.snapshots.remove_unused(keep_base)
             remove_layers()
             self._lock_file.unlink()

@@ -5,7 +5,6 @@ Everything made here carries the lab's name, and only what carries it is ever ch
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import json
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmprov.errors import LabError
+from llmprov.lab import kernel
 from llmprov.lab.machine import run
 
 Network = ipaddress.IPv4Network
@@ -104,20 +104,10 @@ def _forwarding_file(interface: str) -> Path:
 
 
 def _ensure_forwarding(bridge: str, state: Path) -> None:
-    """Forward between the bridge and the way out; what was set before is kept in `state`."""
+    """Forward between the bridge, which goes with the lab, and the way out."""
     _forwarding_file(bridge).write_text("1")
-    ways_out = {r["dev"] for r in json.loads(run("ip", "-json", "route", "show", "default"))}
-    with (state / "forwarding.json").open("a+") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.seek(0)
-        before: dict[str, str] = json.loads(handle.read() or "{}")
-        for interface in ways_out - before.keys():
-            before[interface] = _forwarding_file(interface).read_text().strip()
-        handle.seek(0)
-        handle.truncate()
-        json.dump(before, handle)
-    for interface in ways_out:
-        _forwarding_file(interface).write_text("1")
+    ways_out = {route["dev"] for route in json.loads(run("ip", "-json", "route", "show", "default"))}
+    kernel.change(state, {_forwarding_file(interface): "1" for interface in ways_out})
 
 
 def remove_network(prefix: str) -> None:
@@ -137,14 +127,3 @@ def remove_host_link(name: str) -> None:
     link = f"vb-{name}"[:15]
     if any(found.get("ifname") == link for found in _links()):
         subprocess.run(["ip", "link", "del", link], capture_output=True, check=False)
-
-
-def restore_forwarding(state: Path) -> None:
-    """Give the machine's interfaces their own forwarding setting back; called when the last lab goes."""
-    path = state / "forwarding.json"
-    if not path.exists():
-        return
-    for interface, value in json.loads(path.read_text() or "{}").items():
-        if _forwarding_file(interface).exists():
-            _forwarding_file(interface).write_text(value)
-    path.unlink()

@@ -39,6 +39,7 @@ def footprint() -> dict[str, object]:
         "files": sorted(map(str, Path("/var/lib/llmprov/lab/labs").glob("[a-z]*"))),
         "groups": sorted(map(str, groups)),
         "left by nspawn": sorted(map(str, Path("/run/systemd/nspawn").glob("*/*"))),
+        "inotify": Path("/proc/sys/fs/inotify/max_user_instances").read_text(),
         "forwarding": {str(p): p.read_text() for p in forwarding if not p.parts[-2].startswith(("br-", "vb-"))},
     }
 

@@ -90,6 +90,7 @@ def place_in_order(path: Path) -> int:
     return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a fleet stay together; all are skipped by name, with the reason, where this machine cannot host a lab."""
     here = [item for item in items if "tests/lab" in str(item.path)]

@@ -153,7 +153,7 @@ def test_unreachable_hosts_do_not_spoil_the_others(provisioned, llmprov, tmp_pat
 
 
 def test_of_many_names_one_in_ten_is_dead(provisioned, llmprov, tmp_path):
-    hosts = {f"name{i:03}": {"ansible_host": provisioned.host(f"test{1 + i % 2}").address} for i in range(60)}
+    hosts = {f"name{i:03}": {"ansible_host": provisioned.host(f"bad{1 + i % 2}").address} for i in range(60)}
     dead = sorted(hosts)[::10]
     for name in dead:
         hosts[name] = {"ansible_host": "10.77.60.250"}

@@ -38,15 +38,14 @@ $(BIN)/pip:
 	@echo "make: making the virtual environment $(VENV)"
 	@bash tools/venv.sh $(PYTHON) $(VENV)
 
-# Python compiles what it imports, when it first does: compiling all of it would take as long as installing it.
 $(BIN)/llmprov: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "make: installing llmprov and its dependencies into $(VENV)"
-	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[lab-conda]' 2> >(grep -v '^WARNING: Location' >&2)
+	@$(BIN)/python tools/install.py lab-conda 2> >(grep -v '^WARNING: Location' >&2)
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/llmprov
 	@echo "make: installing the tools for tests into $(VENV)"
-	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,torch,lab-conda,postgresql]' 2> >(grep -v '^WARNING: Location' >&2)
+	@$(BIN)/python tools/install.py dev,torch,lab-conda,postgresql 2> >(grep -v '^WARNING: Location' >&2)
 	@touch $@
 
 lab-packages:

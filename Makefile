@@ -19,26 +19,33 @@ help:
 	@echo "make precision  how often the comparison of hosts is right"
 	@echo "make generate   write what follows from llmprov/model: role defaults, argument specs, docs, schema"
 
-# The first line of a demo says where it will work; the rights are tried, not guessed from the user id.
+# The first line of a demo says where it will work; the rights are tried, not guessed from the user id. Python packages and
+# Debian packages are installed at the same time.
 demo:
-	@bash tools/where.sh > .demo-where
-	@cat .demo-where
-	@$(MAKE) -s --no-print-directory $(BIN)/llmprov
-	@if grep -q '^demo: a lab' .demo-where; then $(MAKE) -s --no-print-directory lab-packages; fi
-	@$(BIN)/python -m llmprov.lab.demo $$(grep -q '^demo: a lab' .demo-where || echo --here)
+	@began=$$(date +%s); \
+	bash tools/where.sh > .demo-where; \
+	cat .demo-where; \
+	lab=$$(grep '^demo: a lab' .demo-where || true); \
+	$(MAKE) -s --no-print-directory $(BIN)/pip; \
+	$(MAKE) -s --no-print-directory -j2 $(BIN)/llmprov $${lab:+lab-packages}; \
+	$(BIN)/python -m llmprov.lab.demo --began $$began $$([ -n "$$lab" ] || echo --here)
 
 demo-down:
 	@$(BIN)/llmprov lab down --prefix demo
 
-$(BIN)/llmprov: pyproject.toml constraints.txt
-	@echo "make: installing llmprov and its dependencies into $(VENV)"
+# It may install a Debian package, so nothing else of apt's runs beside it.
+$(BIN)/pip:
+	@echo "make: making the virtual environment $(VENV)"
 	@bash tools/venv.sh $(PYTHON) $(VENV)
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lab-conda]' 2> >(grep -v '^WARNING: Location' >&2)
+
+$(BIN)/llmprov: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "make: installing llmprov and its dependencies into $(VENV)"
+	@$(BIN)/python tools/install.py lab-conda 2> >(grep -v '^WARNING: Location' >&2)
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/llmprov
 	@echo "make: installing the tools for tests into $(VENV)"
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,torch,lab-conda,postgresql]' 2> >(grep -v '^WARNING: Location' >&2)
+	@$(BIN)/python tools/install.py dev,torch,lab-conda,postgresql 2> >(grep -v '^WARNING: Location' >&2)
 	@touch $@
 
 lab-packages:

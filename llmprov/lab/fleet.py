@@ -109,11 +109,14 @@ class Fleet:
                     )
                 _check_range(record.network, len(record.hosts))
                 self._save(record)  # first of all, so that `down` finds it even after a crash
-            for host in record.hosts.values():
-                base.ensure_base_of(self.state / "base", host)
-            kernel.allow_many_hosts(self.state)
-            network.ensure_network(self.prefix, ipaddress.IPv4Network(record.network), self.state)
-            kit = kit_where_needed(self.state / "conda", say)
+            # Each takes as long as the other where both have to be built.
+            with concurrent.futures.ThreadPoolExecutor() as beside:
+                building = beside.submit(kit_where_needed, self.state / "conda", say)
+                for host in record.hosts.values():
+                    base.ensure_base_of(self.state / "base", host)
+                kernel.allow_many_hosts(self.state)
+                network.ensure_network(self.prefix, ipaddress.IPv4Network(record.network), self.state)
+                kit = building.result()
             self._start(self.hosts())
             self._write_inventory(kit)
         return self.status()

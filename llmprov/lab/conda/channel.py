@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from llmprov.errors import LabError
 from llmprov.lab import machine
 from llmprov.lab.conda.package import PLACEHOLDER, SITE_PACKAGES, Entry, Package, from_wheel
@@ -61,7 +63,8 @@ def write_index(channel: Path, packages: Iterable[Package]) -> None:
 
 def wheel_packages(folder: Path, requirements: Iterable[str], dependencies: bool = False) -> list[Package]:
     """Wheels from this machine's own package indexes as conda packages, for Python 3.11."""
-    for number, requirement in enumerate(requirements):
+    batches = [[r] for r in requirements] if dependencies else one_of_each_name(requirements)
+    for number, batch in enumerate(batches):
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
         argv += [
             "--python-version",
@@ -73,15 +76,27 @@ def wheel_packages(folder: Path, requirements: Iterable[str], dependencies: bool
         ]
         argv += [] if dependencies else ["--no-deps"]
         done = subprocess.run(
-            [*argv, "--dest", str(folder / str(number)), requirement], capture_output=True, text=True, check=False
+            [*argv, "--dest", str(folder / str(number)), *batch], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             said = (done.stderr.strip() or "pip said nothing").splitlines()[-1]
-            raise LabError(f"{requirement} for the lab's conda channel could not be fetched: {said}")
+            raise LabError(f"{' '.join(batch)} for the lab's conda channel could not be fetched: {said}")
     found = sorted({path.name: path for path in folder.glob("*/*.whl")}.values())
     first = [from_wheel(path) for path in found]
     known = frozenset(package.name for package in first) | {"torch"}
     return [from_wheel(path, known) for path in found] if dependencies else [from_wheel(p, frozenset()) for p in found]
+
+
+def one_of_each_name(requirements: Iterable[str]) -> list[list[str]]:
+    """Requirements in as few batches as pip takes: it refuses two of one name in one call."""
+    batches: list[dict[str, str]] = []
+    for requirement in requirements:
+        name = Requirement(requirement).name
+        batch = next((batch for batch in batches if name not in batch), None)
+        if batch is None:
+            batches.append(batch := {})
+        batch[name] = requirement
+    return [list(batch.values()) for batch in batches]
 
 
 def python_package(tree: Path) -> Package:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from uv import find_uv_bin
+
 import llmprov
+from llmprov.depot.pip_config import PipConfig
 from llmprov.errors import LabUnsupported, LlmprovError
 from llmprov.lab.conda import installer_is_reachable
 from llmprov.lab.fleet import Fleet
@@ -61,27 +64,18 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def offers(requirement: str, *flags: str) -> bool:
-    """Whether pip, as this machine has it set, finds `requirement`; nothing is installed."""
-    argv = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--dry-run",
-        "--quiet",
-        "--no-deps",
-        "--ignore-installed",
-        "--retries",
-        "0",
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [*argv, "--target", folder, "--timeout", "5", *flags, requirement],
-            capture_output=True,
-            check=False,
-        )
-    return done.returncode == 0
+def offers(requirement: str, index_url: str | None = None) -> bool:
+    """Whether `requirement` is found where this machine's pip looks, or with `index_url` as the index.
+
+    uv is asked, as provisioning will; nothing is installed.
+    """
+    variables = {**os.environ, "UV_SYSTEM_CERTS": "1", "UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
+    variables |= PipConfig.of_this_machine().as_uv_environment()
+    if index_url:
+        variables["UV_DEFAULT_INDEX"] = index_url
+    argv = [find_uv_bin(), "pip", "install", "--dry-run", "--quiet", "--no-deps", "--reinstall"]
+    argv += ["--python", sys.executable, requirement]
+    return subprocess.run(argv, capture_output=True, check=False, env=variables).returncode == 0
 
 
 def torch_source() -> tuple[list[str], str]:
@@ -89,7 +83,7 @@ def torch_source() -> tuple[list[str], str]:
     if offers(f"torch=={TORCH.version}+cpu"):
         sentence = f"torch {TORCH.version}+cpu comes from this machine's own package indexes"
         return ["pytorch_variant=cpu", "pytorch_index_url="], sentence
-    if offers(f"torch=={TORCH.version}+cpu", "--index-url", f"{TORCH.index_url}/cpu"):
+    if offers(f"torch=={TORCH.version}+cpu", f"{TORCH.index_url}/cpu"):
         return ["pytorch_variant=cpu"], f"torch {TORCH.version}+cpu comes from {TORCH.index_url}/cpu"
     sentence = f"no CPU build of torch {TORCH.version} can be reached: taking the package index's own, which is large"
     return ["pytorch_variant=any", "pytorch_index_url="], sentence

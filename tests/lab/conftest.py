@@ -47,9 +47,12 @@ LONGEST_FIRST = (
     "test_driver",
     "test_conda",
     "test_tomorrow",
+    "test_driver_packages",
+    "test_roles",
     "test_faults",
-    "test_ends",
     "test_verify",
+    "test_provision",
+    "test_ends",
     "test_bad_days",
 )
 

@@ -33,7 +33,7 @@ def left_out(tests: list[str], took: str) -> str:
 def last_took() -> str:
     """How long the longer tier last took."""
     if not TOOK.exists():
-        return "has not passed in this checkout yet (docs/development.md says how long it takes)"
+        return "has not passed in this checkout yet"
     return f"last took {clock(float(TOOK.read_text('ascii')))} in this checkout"
 
 

@@ -206,14 +206,14 @@ def test_a_range_in_use_is_refused_and_nothing_is_made(lab):
 
 @pytest.mark.long
 def test_a_bridge_of_somebody_else_is_left_alone(lab):
-    subprocess.run(["ip", "link", "add", "br-fresh", "type", "bridge"], check=True)
+    subprocess.run(["ip", "link", "add", "br-testf", "type", "bridge"], check=True)
     try:
         with pytest.raises(LabError, match="did not make it"):
             Fleet("testf").up(1, address_range="10.77.33.0/24")
         Fleet("testf").down(keep_base=True)
-        assert "br-fresh" in footprint()["links"]
+        assert "br-testf" in footprint()["links"]
     finally:
-        subprocess.run(["ip", "link", "del", "br-fresh"], check=True)
+        subprocess.run(["ip", "link", "del", "br-testf"], check=True)
 
 
 @pytest.mark.long

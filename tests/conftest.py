@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,24 +34,43 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def run_inside(argv: tuple[str, ...], cwd: Path, timeout_s: int = 600) -> subprocess.CompletedProcess[str]:
+    """Run llmprov in this process: what starting the program does, without the start of another Python.
+
+    Raises:
+        TimeoutError: it did not end within `timeout_s` seconds.
+    """
+    from llmprov import cli
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"llmprov {' '.join(argv)} did not end within {timeout_s} s")
+
+    # With a buffer below the text, as the real ones have.
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch, chdir(cwd), redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [LLMPROV, *argv])
+        patch.setattr(sys.modules["__main__"], "__package__", None)  # else usage says `python -m pytest`
+        before = signal.signal(signal.SIGALRM, late)
+        signal.alarm(timeout_s)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+    texts = []
+    for stream in (out, err):
+        stream.seek(0)
+        texts.append(stream.read())
+    return subprocess.CompletedProcess([LLMPROV, *argv], int(ended.value.code or 0), *texts)
+
+
 @pytest.fixture
-def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run llmprov in an empty directory, in this process: what `cli` does, without the start of another Python."""
+def inside(tmp_path: Path) -> Cli:
+    """Run llmprov in an empty directory, in this process."""
 
     def call(*argv: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
-        from llmprov import cli
-
-        # With a buffer below the text, as the real ones have.
-        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
-        monkeypatch.setattr(sys, "argv", [LLMPROV, *argv])
-        monkeypatch.setattr(sys.modules["__main__"], "__package__", None)  # else usage says `python -m pytest`
-        with chdir(cwd), redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            cli.main()
-        texts = []
-        for stream in (out, err):
-            stream.seek(0)
-            texts.append(stream.read())
-        return subprocess.CompletedProcess([LLMPROV, *argv], int(ended.value.code or 0), *texts)
+        return run_inside(argv, cwd)
 
     return call
 

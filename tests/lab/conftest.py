@@ -21,7 +21,7 @@ from llmprov.lab.lock import held
 from llmprov.lab.machine import require_lab_support
 from llmprov.lab.records import STATE
 from llmprov.lab.snapshot import Snapshots
-from tests.conftest import LLMPROV
+from tests.conftest import LLMPROV, run_inside
 
 #: Test module -> the prefix of its fleet, and the third number of its addresses; what it takes fresh has the next number.
 #: Modules whose fleets are their own affair are not here.
@@ -182,14 +182,7 @@ def llmprov_in() -> Callable[[Path], Run]:
 
     def of(directory: Path) -> Run:
         def call(command: str, inventory: Path, *argv: str) -> Ran:
-            done = subprocess.run(
-                [LLMPROV, command, "-i", str(inventory), "--json", *argv],
-                cwd=directory,
-                capture_output=True,
-                text=True,
-                timeout=600,
-                stdin=subprocess.DEVNULL,
-            )
+            done = run_inside((command, "-i", str(inventory), "--json", *argv), directory)
             print(f"$ llmprov {command} {' '.join(argv)} -> {done.returncode}\n{done.stderr}")
             fleet = json.loads(done.stdout) if done.stdout else {"hosts": []}
             for row in fleet["hosts"]:

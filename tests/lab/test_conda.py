@@ -27,6 +27,7 @@ from tests.lab.conftest import CONDA, LIGHT, PYTHON
 from tests.lab.test_roles import Playbook
 
 ENV, PREFIX = "/opt/llmprov/envs/llm", "/opt/miniconda3"
+OTHER_ROLES = ("miniconda", "pytorch", "jupyter")
 AS_USER = "sudo -u nobody env HOME=/tmp"
 
 
@@ -72,7 +73,7 @@ def test_a_second_run_changes_nothing(llmprov, inventory):
     assert [ran.row(host)["converged"]["changed"] for host in ("conda1", "conda2")] == [[], []]
 
 
-@pytest.mark.parametrize("role", ["miniconda", "conda_env", "pytorch", "jupyter"])
+@pytest.mark.parametrize("role", ["conda_env", *(pytest.param(r, marks=pytest.mark.long) for r in OTHER_ROLES)])
 def test_every_role_works_from_anybodys_playbook_and_changes_nothing_twice(inventory, tmp_path, role):
     folder = tmp_path / "anywhere"
     folder.mkdir()
@@ -279,6 +280,7 @@ def test_a_users_configuration_changes_nothing(conda_lab, llmprov, inventory):
         conda_lab.sh("conda1", "rm -r /root/.condarc /etc/conda")
 
 
+@pytest.mark.long
 def test_pytorch_by_conda_is_linked_by_conda_and_trains(conda_lab, llmprov, tmp_path):
     """conda-forge cannot be reached: the wheel, repacked as a conda package, stands in for its `pytorch`."""
     from llmprov.lab.conda import channel

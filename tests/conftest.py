@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -34,22 +35,27 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run_inside(argv: tuple[str, ...], cwd: Path, timeout_s: int = 600) -> subprocess.CompletedProcess[str]:
+class LateError(Exception):
+    """What should have ended has not."""
+
+
+def run_inside(argv: tuple[str, ...], cwd: Path, timeout_s: int = 900) -> subprocess.CompletedProcess[str]:
     """Run llmprov in this process: what starting the program does, without the start of another Python.
 
     Raises:
-        TimeoutError: it did not end within `timeout_s` seconds.
+        LateError: it did not end within `timeout_s` seconds.
     """
     from llmprov import cli
 
     def late(*_: object) -> None:
-        raise TimeoutError(f"llmprov {' '.join(argv)} did not end within {timeout_s} s")
+        raise LateError(f"llmprov {' '.join(argv)} did not end within {timeout_s} s")
 
     # With a buffer below the text, as the real ones have.
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     with pytest.MonkeyPatch.context() as patch, chdir(cwd), redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", [LLMPROV, *argv])
         patch.setattr(sys.modules["__main__"], "__package__", None)  # else usage says `python -m pytest`
+        patch.setattr(tempfile, "tempdir", None)  # a test may have set TMPDIR
         before = signal.signal(signal.SIGALRM, late)
         signal.alarm(timeout_s)
         try:

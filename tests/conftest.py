@@ -36,7 +36,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class LateError(Exception):
-    """What should have ended has not."""
+    """A run of llmprov did not end in time."""
 
 
 def run_inside(argv: tuple[str, ...], cwd: Path, timeout_s: int = 900) -> subprocess.CompletedProcess[str]:

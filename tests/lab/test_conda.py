@@ -280,7 +280,6 @@ def test_a_users_configuration_changes_nothing(conda_lab, llmprov, inventory):
         conda_lab.sh("conda1", "rm -r /root/.condarc /etc/conda")
 
 
-@pytest.mark.long
 def test_pytorch_by_conda_is_linked_by_conda_and_trains(conda_lab, llmprov, tmp_path):
     """conda-forge cannot be reached: the wheel, repacked as a conda package, stands in for its `pytorch`."""
     from llmprov.lab.conda import channel

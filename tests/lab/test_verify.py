@@ -101,7 +101,6 @@ def test_a_host_that_is_held_back_is_slower_than_its_twin_and_than_before(llmpro
     assert "cpu.train.held_back" not in checks(ran, "twin2")
 
 
-@pytest.mark.long
 def test_the_standard_level_measures_all_of_it_and_leaves_nothing(provisioned, llmprov, inventory):
     before = provisioned.sh("twin2", "ls -A /tmp /var/tmp")
     ran = llmprov("verify", inventory, "--level", "standard", "--limit", "twin2")
